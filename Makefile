@@ -1,0 +1,55 @@
+# make demo: set up and run the whole pipeline on real photos. make test: set up and run the tests.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ACCELERATOR ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+LOCK := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
+DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
+PHOTOS ?= examples/photos
+DEMO ?= .demo
+
+.PHONY: help demo test lint lock bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(VENV)/bin/uv:
+	@echo "setting up $(VENV) (about a minute, 6 GB with torch)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(USE): $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo]'
+	@touch $@
+
+$(DEV): $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo,dev]'
+	@touch $@ $(USE)
+
+demo: $(USE) ## run all stages on real photos (PHOTOS=DIR for your own) and write the report
+	$(BIN)/isc-jobs dataset make "$(PHOTOS)" --out "$(DEMO)/dataset-$(notdir $(abspath $(PHOTOS)))"
+	$(BIN)/isc-jobs run-all --profile demo --source "$(DEMO)/dataset-$(notdir $(abspath $(PHOTOS)))" --store "$(DEMO)/store" \
+	  --run "demo" $(ARGS)
+
+test: $(DEV) ## run the tests with branch coverage
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+
+lint: $(DEV) ## style, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(DEV) ## pin the newest versions that fit
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
+	  --extra cpu --extra gpu --extra demo --extra dev --output-file constraints.txt
+
+bench: $(DEV) ## the README's figures
+	$(BIN)/python benchmarks/loss.py
+
+clean: ## remove the environment and the demo
+	rm -rf $(VENV) $(DEMO)

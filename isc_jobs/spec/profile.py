@@ -1,0 +1,93 @@
+"""Reading settings: a named profile or a YAML file, what it extends, and ``key=value`` overrides."""
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.settings import Settings
+
+PROFILES = ("demo", "isc21")
+
+
+def load_settings(profile: str, overrides: Iterable[str] = ()) -> Settings:
+    """Settings of a profile name or YAML file; raises UsageError that names the key's path."""
+    values = _read_profile(profile, seen=())
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, profile)) from error
+
+
+def _read_profile(profile: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if profile in seen:
+        raise UsageError(f"profile {profile} extends itself: {' -> '.join((*seen, profile))}")
+    try:
+        values = yaml.safe_load(_profile_text(profile))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{profile} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{profile} holds {type(values).__name__}, expected a mapping of settings")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UsageError(f"{profile}: extends: found {base!r}, expected a profile name or file")
+    if base not in PROFILES and profile not in PROFILES:
+        base = str(Path(profile).parent / base)
+    return _merge(_read_profile(base, (*seen, profile)), values)
+
+
+def _profile_text(profile: str) -> str:
+    if profile in PROFILES:
+        return resources.files("isc_jobs.spec.profiles").joinpath(f"{profile}.yaml").read_text("utf-8")
+    if not profile.endswith((".yaml", ".yml")):
+        raise UsageError(f"unknown profile {profile!r}: expected {', '.join(PROFILES)} or a .yaml file")
+    try:
+        return Path(profile).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the settings file {profile}: {error}") from error
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise UsageError(f"--set {override!r}: expected key=value, as trainings.v83.lr=0.01")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {path}: {text!r} is not a YAML value") from error
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes over base, mapping by mapping; anything but two mappings is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: ValidationError, profile: str) -> str:
+    problems = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{path}: unknown key")
+        elif problem["type"] == "missing":
+            problems.append(f"{path}: missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+            problems.append(f"{path}: {message[0].lower()}{message[1:]}{found}")
+    return f"settings of {profile}: {'; '.join(problems)}"

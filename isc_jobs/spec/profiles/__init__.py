@@ -1,0 +1,1 @@
+"""Profiles: settings files that ship with the package."""

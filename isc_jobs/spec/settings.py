@@ -1,0 +1,172 @@
+"""The typed, frozen settings of a run, as YAML files state them.
+
+No field has a default here: the profile ``isc21.yaml`` states every value once, and other
+profiles extend it. Unknown keys, wrong types and impossible values are refused.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TRAINING_NAMES = ("v83", "v86", "v98", "v107")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """A value: frozen, strict, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Range(Frozen):
+    """A closed interval of fractions."""
+
+    low: NonNegativeFloat
+    high: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Data(Frozen):
+    """What download accepts and how it packs it."""
+
+    max_bad_share: Probability  # of all images; more bad ones fail the stage
+    max_pixels: PositiveInt  # an image with more is refused as a decompression bomb
+    shard_megabytes: PositiveInt
+
+
+class Model(Frozen):
+    """Backbone and descriptor head."""
+
+    backbone: str  # timm name; old names are resolved
+    pretrained: str  # "hub", "none", "package:NAME" or a file of backbone weights
+    gem_p: PositiveFloat
+    gem_eval_p: PositiveFloat
+    dimensions: Annotated[int, Field(gt=0, le=256)]
+
+
+class Views(Frozen):
+    """Strength of the hard view; the moderate view has no settings."""
+
+    probability: Probability  # rotation, perspective, text, emoji
+    encoding_probability: Probability  # JPEG re-encoding
+    edge_probability: Probability
+    fixed_probability: Probability  # pixelization, shuffled pixels, grayscale, blur
+    erase_probability: Probability
+    jitter: Probability  # brightness, contrast, saturation
+    overlay_probability: Probability
+    overlay_size: Range  # of the background's height
+    overlay_min_opacity: Probability
+
+
+class Training(Frozen):
+    """One of the four trainings; all run the same loop."""
+
+    start: str  # "pretrained" or the name of an earlier training
+    samples: Literal["images", "pairs"]  # training images, or ground-truth pairs of phase 1
+    views: Views | None  # None: plain resize, as at evaluation
+    extra_negatives: NonNegativeInt  # random references per sample, as negatives only
+    epochs: PositiveInt  # run: results after these are used
+    schedule_epochs: PositiveInt  # length of the learning-rate schedule
+    restart_epoch: PositiveInt | None  # from here on the next seed, with an empty memory
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)]
+    global_batch: PositiveInt  # samples per step over all processes
+    input_size: Annotated[int, Field(ge=32)]
+    lr: PositiveFloat  # on the global mean loss, whatever the number of processes
+    lr_schedule: Literal["constant", "linear"]
+    momentum: Probability
+    weight_decay: NonNegativeFloat
+    positive_margin: NonNegativeFloat
+    negative_margin: PositiveFloat
+    memory_size: PositiveInt  # entries
+    batch_norm: Literal["train", "frozen"]  # frozen: the statistics of the start are kept
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.epochs > self.schedule_epochs:
+            raise ValueError(f"epochs {self.epochs} is above schedule_epochs {self.schedule_epochs}")
+        if (self.restart_epoch is None) != (len(self.seeds) == 1):
+            raise ValueError("two seeds go with a restart_epoch, one seed with none")
+        if self.samples == "pairs" and self.views is not None:
+            raise ValueError("pairs are trained without views: set views to null")
+        if self.samples == "images" and self.views is None:
+            raise ValueError("images need views: state them, or set samples to pairs")
+        return self
+
+
+class Trainings(Frozen):
+    """The four trainings in their order."""
+
+    v83: Training
+    v86: Training
+    v98: Training
+    v107: Training
+
+    @model_validator(mode="after")
+    def _starts(self) -> Self:
+        for index, name in enumerate(TRAINING_NAMES):
+            start = getattr(self, name).start
+            allowed = ("pretrained", *TRAINING_NAMES[:index])
+            if start not in allowed:
+                raise ValueError(f"{name}.start is {start!r}, expected one of {', '.join(allowed)}")
+        return self
+
+
+class Compute(Frozen):
+    """How stages use the machine; none of it may change a result beyond rounding."""
+
+    download_workers: PositiveInt
+    processes: PositiveInt  # of one training, each with its share of the global batch
+    loader_workers: NonNegativeInt  # per process
+    threads: PositiveInt  # per process, on CPU
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    checkpoint_every_steps: PositiveInt
+
+
+class Extract(Frozen):
+    """Which descriptors are computed, and how."""
+
+    queries: Literal["phase1", "phase2"]
+    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]
+    input_size: Annotated[int, Field(ge=32)]
+    batch: PositiveInt
+    test_time_augmentation: bool
+
+
+class Postprocess(Frozen):
+    """DBA of the training descriptors, then negative embedding subtraction."""
+
+    dba_neighbours: PositiveInt
+    dba_power: NonNegativeFloat
+    negative_neighbours: PositiveInt
+    beta: NonNegativeFloat
+    top_k: PositiveInt
+
+
+class Evaluate(Frozen):
+    """Scores and the report."""
+
+    compare: tuple[Literal["untrained", "v83", "v86", "v98"], ...] = Field(strict=False)  # scored beside v107
+    results_per_query: PositiveInt  # of the one global cap
+    gallery: NonNegativeInt  # matches, misses and false matches shown, each
+
+
+class Settings(Frozen):
+    """Everything that decides a run's results, and the machine's share in it."""
+
+    data: Data
+    model: Model
+    trainings: Trainings
+    extract: Extract
+    postprocess: Postprocess
+    evaluate: Evaluate
+    compute: Compute

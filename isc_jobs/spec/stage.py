@@ -1,0 +1,72 @@
+"""The stage specification: the one file a stage program reads."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.settings import Frozen
+
+
+class InputRef(Frozen):
+    """A committed stage output in the store: ``artifacts/<stage>/<key>/``."""
+
+    stage: str
+    key: str
+
+
+class StageSpec(Frozen):
+    """What one attempt of a stage does; written by the controller, or by hand for use alone.
+
+    ``key`` names the output: SHA-256 of program, version, settings, inputs and parameters.
+    ``settings`` holds only what the program uses; ``parameters`` are values of this stage alone
+    (``training`` for train, ``source_digest`` for download). ``execution`` is what may change without
+    changing the result, and so is not in the key: the source's address and the ``compute`` settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    program: str  # download, train, extract, postprocess, evaluate
+    stage: str  # its name in the pipeline, as train-v83
+    key: str
+    run: str
+    attempt: int
+    store: str  # URI
+    settings: dict[str, Any]
+    inputs: dict[str, InputRef]
+    parameters: dict[str, Any]
+    execution: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "StageSpec":
+        """Read a specification file; raises UsageError that names what is wrong."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"cannot read the stage specification {path}: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"stage specification {path}: {where}: {first['msg']}") from error
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def stage_key(
+    program: str, version: int, settings: dict[str, Any], inputs: dict[str, InputRef], parameters: dict[str, Any]
+) -> str:
+    """SHA-256 (hex) of everything a stage's result depends on."""
+    content = {
+        "program": program,
+        "version": version,
+        "settings": settings,
+        "inputs": {name: ref.key for name, ref in inputs.items()},
+        "parameters": parameters,
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -1,0 +1,78 @@
+"""Settings are typed, frozen and refuse what is wrong with the key's path."""
+
+from pathlib import Path
+
+import pytest
+
+from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.profile import load_settings
+from isc_jobs.spec.settings import TRAINING_NAMES
+
+
+def test_isc21_states_the_recipe() -> None:
+    trainings = load_settings("isc21").trainings
+    rows = [getattr(trainings, name) for name in TRAINING_NAMES]
+    assert [row.epochs for row in rows] == [6, 6, 2, 10]
+    assert [row.schedule_epochs for row in rows] == [10, 7, 3, 10]
+    assert [row.input_size for row in rows] == [256, 384, 512, 512]
+    assert [row.lr for row in rows] == [0.1 / 4, 0.1 / 8, 0.1 / 16, 0.5 / 16]
+    assert [row.memory_size for row in rows] == [20000, 20000, 20000, 1000]
+    assert [row.negative_margin for row in rows] == [1.0, 1.0, 1.0, 1.1]
+
+
+def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
+    changed = load_settings("demo", ["trainings.v83.lr=0.5"])
+    assert changed.trainings.v83.lr == 0.5
+    assert changed.trainings.v86 == load_settings("demo").trainings.v86
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainings.v83.rate=1", "trainings.v83.rate: unknown key"),
+        ("extract.batch=many", "extract.batch: input should be a valid integer (found 'many')"),
+        ("extract.batch=0", "extract.batch: input should be greater than 0 (found 0)"),
+        ("trainings.v86.start=v98", "v86.start is 'v98', expected one of pretrained, v83"),
+        ("trainings.v98.epochs=9", "epochs 9 is above schedule_epochs"),
+        ("extract.target_set=x", "extract.target_set"),
+        ("model=3", "model"),
+        ("nonsense", "expected key=value"),
+        ("a..b=1", "expected key=value"),
+        ("extract.batch=[", "not a YAML value"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(override: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_settings("demo", [override])
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_extends_a_profile(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: demo\nextract: {batch: 7}\n")
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\npostprocess: {beta: 0.5}\n")
+    settings = load_settings(str(tmp_path / "own.yaml"))
+    assert (settings.extract.batch, settings.postprocess.beta) == (7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[1, 2]", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("extends: 3", "expected a profile name or file"),
+        ("extends: own.yaml", "extends itself"),
+        ("{}", "missing"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        load_settings(str(path))
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.yaml"])
+def test_an_unknown_profile_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="nothing"):
+        load_settings(name)
