@@ -1,0 +1,143 @@
+"""Stage outputs in the store: files under ``artifacts/<stage>/<key>/``, committed by commit.json, written last."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from isc_jobs.spec.errors import DataError
+from isc_jobs.spec.settings import Frozen
+from isc_jobs.spec.stage import InputRef
+from isc_jobs.store.directory import DirectoryStore
+from isc_jobs.store.port import Conflict, NotFound, Store
+
+
+class FileEntry(Frozen):
+    """One file of an output: name relative to it, bytes, SHA-256 (hex)."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Commit(Frozen):
+    """What makes an output finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    key: str
+    run: str
+    attempt: int
+    files: tuple[FileEntry, ...]
+    summary: dict[str, Any]  # small values for people
+    provenance: dict[str, str]  # versions
+    seconds: float
+    created: str  # ISO 8601, UTC
+
+
+def prefix(ref: InputRef) -> str:
+    """Where the output's objects are."""
+    return f"artifacts/{ref.stage}/{ref.key}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_commit(store: Store, ref: InputRef) -> Commit | None:
+    """The output's commit, None if it is not finished; raises DataError if the commit is damaged."""
+    key = f"{prefix(ref)}/commit.json"
+    try:
+        return Commit.model_validate_json(store.get(key)[0])
+    except NotFound:
+        return None
+    except ValidationError as error:
+        raise DataError(f"{store.uri}: {key} is damaged: delete it to run the stage again") from error
+
+
+def verify_commit(store: Store, commit: Commit) -> bool:
+    """Whether every listed object exists with its size."""
+    where = prefix(InputRef(stage=commit.stage, key=commit.key))
+    infos = (store.stat(f"{where}/{entry.name}") for entry in commit.files)
+    return all(info is not None and info.size == e.size for info, e in zip(infos, commit.files, strict=True))
+
+
+def publish(
+    store: Store, ref: InputRef, folder: Path, *, run: str, attempt: int,
+    summary: dict[str, Any], provenance: dict[str, str], seconds: float,
+) -> Commit:  # fmt: skip
+    """Upload all files under ``folder``, then commit.json; if another attempt was first, its commit is returned."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    entries = []
+    for name in names:
+        path = folder / name
+        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=file_sha256(path)))
+        store.upload(f"{prefix(ref)}/{name}", path)
+    commit = Commit(
+        stage=ref.stage, key=ref.key, run=run, attempt=attempt, files=tuple(entries), summary=summary,
+        provenance=provenance, seconds=round(seconds, 3), created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    try:
+        store.put(f"{prefix(ref)}/commit.json", commit.model_dump_json(indent=1).encode(), if_none_match=True)
+    except Conflict:
+        first = read_commit(store, ref)
+        if first is None:
+            raise
+        return first
+    return commit
+
+
+class Artifact:
+    """A committed output to read from; files come verified, in place or copied to a cache."""
+
+    def __init__(self, store: Store, commit: Commit, cache: Path) -> None:
+        """Use ``open_artifact``."""
+        self.commit = commit
+        self._store = store
+        self._prefix = prefix(InputRef(stage=commit.stage, key=commit.key))
+        self._cache = cache / commit.stage / commit.key
+        self._entries = {entry.name: entry for entry in commit.files}
+        self._verified: dict[str, Path] = {}
+
+    def names(self) -> list[str]:
+        """All files' names, sorted."""
+        return sorted(self._entries)
+
+    def path(self, name: str) -> Path:
+        """A local file with the committed bytes; raises DataError if absent or damaged."""
+        if name not in self._verified:
+            if name not in self._entries:
+                raise DataError(f"output of {self.commit.stage} holds no {name}: it holds {', '.join(self.names())}")
+            self._verified[name] = self._fetch(self._entries[name])
+        return self._verified[name]
+
+    def _fetch(self, entry: FileEntry) -> Path:
+        key = f"{self._prefix}/{entry.name}"
+        if isinstance(self._store, DirectoryStore):
+            path = self._store.path(key)
+            if not path.is_file():
+                raise NotFound(f"{self._store.uri}: {key} is listed in its commit and missing: delete the commit")
+        else:
+            path = self._cache / entry.name
+            if not (path.is_file() and path.stat().st_size == entry.size):
+                self._store.download(key, path)
+        found = file_sha256(path)
+        if found != entry.sha256:
+            raise DataError(
+                f"{self._store.uri}: {key} is damaged: SHA-256 is {found[:12]}…, committed was {entry.sha256[:12]}…; "
+                f"delete {self._prefix}/commit.json to make it again"
+            )
+        return path
+
+
+def open_artifact(store: Store, ref: InputRef, cache: Path) -> Artifact:
+    """The committed output; raises DataError if there is none."""
+    commit = read_commit(store, ref)
+    if commit is None:
+        raise DataError(f"{store.uri}: {ref.stage} has no finished output {ref.key[:12]}: run that stage first")
+    return Artifact(store, commit, cache)

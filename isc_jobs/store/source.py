@@ -1,0 +1,85 @@
+"""Where the pictures come from: a folder or an S3 prefix, signed or anonymous; only read."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from isc_jobs.spec.errors import TemporaryError, UsageError
+from isc_jobs.store.port import NotFound, ObjectInfo
+
+
+class Source(Protocol):
+    """Objects by a key relative to the source."""
+
+    uri: str
+
+    def list(self) -> Iterator[ObjectInfo]:
+        """All objects, sorted by key."""
+
+    def read(self, key: str) -> bytes:
+        """An object's bytes; raises NotFound or TemporaryError."""
+
+
+def open_source(uri: str, *, anonymous: bool = False) -> Source:
+    """The source; raises UsageError if a folder is missing or the scheme unknown."""
+    if uri.startswith("s3://"):
+        return _S3Source(uri, anonymous=anonymous)
+    if "://" in uri:
+        raise UsageError(f"source {uri}: expected a folder or s3://bucket/prefix")
+    return _FolderSource(Path(uri))
+
+
+def source_digest(source: Source) -> str:
+    """SHA-256 (hex) of the listing: keys, sizes and entity tags; raises UsageError if it is empty."""
+    digest = hashlib.sha256()
+    empty = True
+    for info in source.list():
+        empty = False
+        digest.update(f"{info.key}\0{info.size}\0{info.etag}\n".encode())
+    if empty:
+        raise UsageError(f"source {source.uri} is empty: expected train_images/ and reference_images/ with pictures")
+    return digest.hexdigest()
+
+
+class _FolderSource:
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().resolve()
+        self.uri = str(self._root)
+        if not self._root.is_dir():
+            raise UsageError(f"source {root} is not a folder: give one that holds train_images/ and reference_images/")
+
+    def list(self) -> Iterator[ObjectInfo]:
+        files = sorted(path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file())
+        for key in files:
+            status = (self._root / key).stat()
+            yield ObjectInfo(key, status.st_size, str(status.st_mtime_ns))
+
+    def read(self, key: str) -> bytes:
+        try:
+            return (self._root / key).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound(f"source {self.uri}: {key} has gone since it was listed") from error
+        except OSError as error:
+            raise TemporaryError(f"source {self.uri}: cannot read {key}: {error.strerror}") from error
+
+
+class _S3Source:
+    def __init__(self, uri: str, *, anonymous: bool) -> None:
+        from isc_jobs.store.s3 import s3_client, split_uri
+
+        self.uri = uri.rstrip("/")
+        self._bucket, self._prefix = split_uri(uri)
+        self._client: Any = s3_client(anonymous=anonymous)
+
+    def list(self) -> Iterator[ObjectInfo]:
+        from isc_jobs.store.s3 import list_bucket
+
+        for info in list_bucket(self._client, self.uri, self._bucket, self._prefix):
+            yield ObjectInfo(info.key.removeprefix(self._prefix), info.size, info.etag)
+
+    def read(self, key: str) -> bytes:
+        from isc_jobs.store.s3 import explained
+
+        with explained(self.uri, key):
+            return bytes(self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read())
