@@ -40,7 +40,7 @@ class Store(Protocol):
         """Content and entity tag; raises NotFound."""
 
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
-        """Write, return the entity tag; raises Conflict if an object exists (if_none_match) or is another (if_match)."""
+        """Write, return the entity tag; raises Conflict if one exists or it is another."""
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size."""

@@ -1,0 +1,1 @@
+"""The stage programs: ``python -m isc_jobs.stages.<name> --spec FILE``."""

@@ -1,0 +1,157 @@
+"""What every stage program does around its body: read the specification, run, commit, exit by the table."""
+
+import argparse
+import ctypes
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import isc_jobs
+from isc_jobs.spec.errors import ExitCode, IscJobsError, TemporaryError
+from isc_jobs.spec.stage import InputRef, StageSpec
+from isc_jobs.stages.progress import Progress
+from isc_jobs.store import Store, open_store
+from isc_jobs.store.artifacts import Artifact, open_artifact, publish, read_commit
+
+_SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Context:
+    """What a stage's body works with."""
+
+    spec: StageSpec
+    store: Store
+    work: Path  # scratch of this attempt
+    rank: int = 0
+    progress: Callable[..., None] = field(init=False)
+    _stop: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make the folders; only rank 0 reports progress."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        key = f"{attempt_prefix(self.spec.run, self.spec.stage, self.spec.attempt)}/progress.json"
+        report = Progress(self.spec.stage, lambda data: _ignore(self.store.put(key, data)))
+        self.progress = report if self.is_main else lambda *_, **__: None
+
+    @property
+    def out(self) -> Path:
+        """Outputs go here and are published at the end."""
+        return self.work / "out"
+
+    @property
+    def cache(self) -> Path:
+        """Verified local copies of inputs, shared by the attempts and ranks of this machine."""
+        return Path(os.environ.get("ISC_JOBS_CACHE", str(self.work / "cache")))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes and reports."""
+        return self.rank == 0
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether SIGTERM came: save what is worth saving and raise Terminated."""
+        return bool(self._stop)
+
+    def input(self, name: str) -> Artifact:
+        """A committed input by its name in the specification."""
+        return open_artifact(self.store, self.spec.inputs[name], self.cache)
+
+    def log(self, line: str) -> None:
+        """A line of the log, from rank 0 only."""
+        if self.is_main:
+            print(f"{self.spec.stage}  {line}", flush=True)
+
+    def request_stop(self, signum: int, _frame: FrameType | None) -> None:
+        """The SIGTERM handler."""
+        self._stop.append(signum)
+
+
+def attempt_prefix(run: str, stage: str, attempt: int) -> str:
+    """Where an attempt's specification, progress and logs are in the store."""
+    return f"runs/{run}/{stage}/attempt-{attempt}"
+
+
+def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
+    """Run a stage's body by the command line's specification; the exit code is the process's.
+
+    ``body`` writes files under ``context.out`` and returns a small summary, both published by rank 0.
+    """
+    _die_with_parent()
+    arguments = _parse(program)
+    try:
+        return _run(program, body, arguments.spec, arguments.work)
+    except IscJobsError as error:
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except OSError as error:
+        traceback.print_exc()
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+        return int(TemporaryError.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+
+
+def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Path, work: Path | None) -> int:
+    spec = StageSpec.read(spec_file)
+    store = open_store(spec.store)
+    ref = InputRef(stage=spec.stage, key=spec.key)
+    if read_commit(store, ref) is not None:
+        print(f"{spec.stage}  finished before, nothing to do", flush=True)
+        return int(ExitCode.OK)
+    scratch = work or Path(tempfile.mkdtemp(prefix=f"isc-jobs-{program}-"))
+    context = Context(spec, store, scratch, int(os.environ.get("RANK", "0")))
+    signal.signal(signal.SIGTERM, context.request_stop)
+    started = time.monotonic()
+    summary = body(context)
+    if context.is_main:
+        publish(
+            store, ref, context.out, run=spec.run, attempt=spec.attempt, summary=summary,
+            provenance=versions(), seconds=time.monotonic() - started,
+        )  # fmt: skip
+        context.log(f"committed after {time.monotonic() - started:.1f} s")
+        shutil.rmtree(context.out, ignore_errors=True)
+    return int(ExitCode.OK)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results, for commit.json."""
+    found = {"isc-jobs": isc_jobs.__version__, "python": platform.python_version()}
+    for name in _SHOWN:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _parse(program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m isc_jobs.stages.{program}", exit_on_error=True)
+    parser.add_argument("--spec", type=Path, required=True, help="stage specification (JSON)")
+    parser.add_argument("--work", type=Path, help="scratch folder; default: a new temporary one")
+    return parser.parse_args()
+
+
+def _die_with_parent() -> None:
+    """On Linux end with the launcher, however it ends: no attempt outlives its controller."""
+    if sys.platform == "linux" and os.environ.get("ISC_JOBS_PARENT"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if str(os.getppid()) != os.environ["ISC_JOBS_PARENT"] and "RANK" not in os.environ:
+            sys.exit(int(ExitCode.TERMINATED))
+
+
+def _ignore(_: object) -> None:
+    return None

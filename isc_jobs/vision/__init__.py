@@ -1,0 +1,1 @@
+"""Pictures: decoding, shards, training views, the descriptor model."""

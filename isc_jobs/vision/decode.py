@@ -1,0 +1,56 @@
+"""Decoding of any picture to RGB, safely."""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from isc_jobs.spec.errors import DataError
+
+Image.MAX_IMAGE_PIXELS = None  # the bound is a setting, checked before pixels are decoded
+Pixels = NDArray[np.uint8]
+
+
+class BadImage(DataError):
+    """A picture that cannot be used, with the reason."""
+
+
+def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | None = None) -> Image.Image:
+    """RGB picture of encoded bytes: first frame, EXIF rotation applied, alpha dropped, 16 bits scaled to 8.
+
+    ``reduce_to``: a JPEG may come smaller, but no side smaller than twice this. Raises BadImage.
+    """
+    if not data:
+        raise BadImage("empty file")
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise BadImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+            if reduce_to is not None and image.format == "JPEG":
+                image.draft("RGB", (2 * reduce_to, 2 * reduce_to))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise BadImage("no known image format") from error
+    except (OSError, SyntaxError, ValueError, IndexError, TypeError, MemoryError, EOFError) as error:
+        raise BadImage(f"cannot be decoded: {' '.join(str(error).split())[:120]}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        high = 65535.0 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
+        image = Image.fromarray((values.clip(0, high) * (255.0 / high)).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def load_resized(data: bytes, size: int) -> Pixels:
+    """(size, size, 3) uint8: the whole picture, aspect ignored, as at evaluation. Raises BadImage."""
+    image = decode_rgb(data, reduce_to=size)
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -1,0 +1,110 @@
+"""Tar shards (WebDataset-compatible) with an offset index, for random access without unpacking."""
+
+import bisect
+import csv
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+from isc_jobs.spec.errors import DataError
+
+SETS = ("train", "reference", "query_phase1", "query_phase2")
+
+
+class Files(Protocol):
+    """Where shards are read from: a stage's output."""
+
+    def path(self, name: str) -> Path:
+        """A local verified file."""
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One picture of a shard: offset and size in bytes within the tar, width and height in pixels."""
+
+    id: str
+    member: str
+    offset: int
+    size: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A verified picture on its way into a shard."""
+
+    id: str
+    extension: str
+    data: bytes
+    width: int
+    height: int
+
+
+def write_shard(path: Path, pictures: Iterable[Picture]) -> list[IndexRow]:
+    """Write a tar with fixed times and owners, and its index as .csv beside it."""
+    rows = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for picture in pictures:
+            member = tarfile.TarInfo(f"{picture.id}.{picture.extension}")
+            member.size = len(picture.data)
+            offset = tar.offset + tarfile.BLOCKSIZE
+            tar.addfile(member, io.BytesIO(picture.data))
+            rows.append(IndexRow(picture.id, member.name, offset, member.size, picture.width, picture.height))
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(IndexRow)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    return rows
+
+
+def read_index(path: Path) -> list[IndexRow]:
+    """Rows of a shard's index; raises DataError if it is no index."""
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            return [
+                IndexRow(row["id"], row["member"], int(row["offset"]), int(row["size"]), int(row["width"]), int(row["height"]))
+                for row in csv.DictReader(file)
+            ]  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path.name} is no shard index: expected columns id, member, offset, size") from error
+
+
+class ShardSet:
+    """All pictures of one set, by position; positions follow ids, sorted."""
+
+    def __init__(self, files: Files, name: str) -> None:
+        """Read the indexes of set ``name``; a set that the data lack is empty."""
+        manifest = json.loads(files.path("manifest.json").read_text("utf-8"))
+        self._files = files
+        self._shards: list[str] = manifest["sets"].get(name, {"shards": []})["shards"]
+        self._rows: list[IndexRow] = []
+        self._ends: list[int] = []
+        for shard in self._shards:
+            self._rows += read_index(files.path(shard.removesuffix(".tar") + ".csv"))
+            self._ends.append(len(self._rows))
+        self.ids = [row.id for row in self._rows]
+        self._descriptors: dict[tuple[int, int], int] = {}  # by process, so that forked workers share none
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one picture."""
+        row = self._rows[index]
+        data = os.pread(self._descriptor(bisect.bisect_right(self._ends, index)), row.size, row.offset)
+        if len(data) != row.size:
+            raise DataError(f"shard of {row.member} ends early: {len(data)} of {row.size} bytes")
+        return data
+
+    def _descriptor(self, shard: int) -> int:
+        place = (os.getpid(), shard)
+        if place not in self._descriptors:
+            self._descriptors[place] = os.open(self._files.path(self._shards[shard]), os.O_RDONLY)
+        return self._descriptors[place]
