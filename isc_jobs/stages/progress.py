@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ class Progress:
         self._name, self._write, self._every = name, write, every_s
         self._started = self._said = time.monotonic()
         self._first: int | None = None
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
 
     def __call__(self, step: int, total: int, **values: float) -> None:
         """``step`` of ``total`` is done; ``values`` are shown beside (loss, rate, …)."""
@@ -30,9 +31,8 @@ class Progress:
         self._said = now
         rate = (step - self._first) / max(now - self._started, 1e-6)
         eta = (total - step) / rate if rate > 0 else 0.0
-        self._write(json.dumps(
-            {"step": step, "total": total, "rate": round(rate, 3), "eta_s": round(eta, 1), "unix_time": time.time(), **values}
-        ).encode())  # fmt: skip
+        state = {"step": step, "total": total, "rate": round(rate, 3), "eta_s": round(eta, 1), "unix_time": time.time()}
+        self._write(json.dumps(state | values).encode())
         if not sys.stderr.isatty():
             shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
             print(f"{self._name}  {step}/{total}  {rate:.1f}/s  {_clock(eta)} left{shown}", flush=True)

@@ -67,10 +67,9 @@ def read_index(path: Path) -> list[IndexRow]:
     """Rows of a shard's index; raises DataError if it is no index."""
     with path.open(newline="", encoding="utf-8") as file:
         try:
-            return [
-                IndexRow(row["id"], row["member"], int(row["offset"]), int(row["size"]), int(row["width"]), int(row["height"]))
-                for row in csv.DictReader(file)
-            ]  # fmt: skip
+            rows = list(csv.DictReader(file))
+            sizes = [[int(row[name]) for name in ("offset", "size", "width", "height")] for row in rows]
+            return [IndexRow(row["id"], row["member"], *size) for row, size in zip(rows, sizes, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path.name} is no shard index: expected columns id, member, offset, size") from error
 
