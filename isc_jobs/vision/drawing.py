@@ -1,5 +1,6 @@
 """Text and emoji drawn over a picture. Glyphs come from the fonts that Pillow and OpenCV carry; emoji are
-round faces drawn here, since no emoji font may be assumed on the machine."""
+round faces drawn here, since no emoji font may be assumed on the machine.
+"""
 
 import string
 from functools import lru_cache

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.settings import Model
@@ -26,10 +26,11 @@ class DescriptorModel(nn.Module):
         super().__init__()
         name = _RENAMED.get(backbone, backbone)
         try:
-            self.backbone = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,))
+            backbone_model: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,))
         except RuntimeError as error:
             raise UsageError(f"model.backbone {backbone!r}: {' '.join(str(error).split())[:200]}") from error
-        channels = int(self.backbone.feature_info.channels()[-1])
+        self.backbone: nn.Module = backbone_model
+        channels = int(backbone_model.feature_info.channels()[-1])
         self.gem_p = gem_p
         self.fc = nn.Linear(channels, dimensions, bias=False)
         nn.init.xavier_normal_(self.fc.weight)
@@ -44,11 +45,11 @@ class DescriptorModel(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Descriptors (b, dimensions), float32."""
-        return F.normalize(self.bn(self.fc(self.pool(x_bchw))).float())
+        return functional.normalize(self.bn(self.fc(self.pool(x_bchw))).float())
 
     def features(self, x_bchw: Tensor) -> Tensor:
         """The backbone's own descriptors (b, channels), without the trained head."""
-        return F.normalize(self.pool(x_bchw))
+        return functional.normalize(self.pool(x_bchw))
 
 
 def build_model(settings: Model, *, pretrained: bool, gem_p: float | None = None) -> DescriptorModel:

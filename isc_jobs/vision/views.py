@@ -128,7 +128,7 @@ def color_jitter(image: Pixels, views: Views, rng: Generator) -> Pixels:
 
 def shift_hue(image: Pixels, turns: float) -> Pixels:
     """Hue moved by a share of the colour circle."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv = _pixels(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL))
     hsv[..., 0] += np.uint8(round(turns * 256) % 256)
     return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
@@ -152,8 +152,8 @@ def shuffle_pixels(image: Pixels, _: Views, rng: Generator) -> Pixels:
 def encode(image: Pixels, _: Views, rng: Generator) -> Pixels:
     """As a JPEG of quality 10, 20, 30 or 50 shows it."""
     quality = _JPEG_QUALITIES[int(rng.integers(len(_JPEG_QUALITIES)))]
-    _, data = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return _pixels(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    data = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return _pixels(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
 
 
 def grayscale(image: Pixels, _: Views, __: Generator) -> Pixels:
@@ -171,7 +171,7 @@ def perspective(image: Pixels, _: Views, rng: Generator) -> Pixels:
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
     inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
-    moved = corners + inwards * rng.uniform(0, 0.25, (4, 2)).astype(np.float32) * np.float32([width, height])
+    moved = corners + inwards * (rng.uniform(0, 0.25, (4, 2)) * (width, height)).astype(np.float32)
     if min(height, width) < 8:
         return image
     return _pixels(cv2.warpPerspective(image, cv2.getPerspectiveTransform(corners, moved), (width, height)))

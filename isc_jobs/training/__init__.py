@@ -1,0 +1,1 @@
+"""Training: memory bank, contrastive loss, the one loop, distributed set-up, checkpoints."""
