@@ -3,10 +3,10 @@
 torch's SyncBatchNorm refuses CPU tensors; ``GlooBatchNorm`` does the same on them.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
-from timm.layers import convert_sync_batchnorm
+from timm import layers
 from torch import Tensor, nn
 
 from isc_jobs.training.distributed import World, sum_over_ranks
@@ -60,7 +60,7 @@ def synchronise(model: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return model
     if world.device.type == "cuda":
-        return cast("nn.Module", convert_sync_batchnorm(model))
+        return cast("nn.Module", cast("Any", layers).convert_sync_batchnorm(model))
     _replace(model)
     return model
 

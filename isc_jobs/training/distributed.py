@@ -79,5 +79,5 @@ class _SumOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Differentiable all-reduce (sum)."""
-    result: Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
+    result: Tensor = _SumOverRanks.apply(value)
     return result

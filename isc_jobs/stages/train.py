@@ -1,0 +1,97 @@
+"""Train: one of the four trainings, alone or as one process of torchrun."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isc_jobs.spec.settings import Compute, Model, Training
+from isc_jobs.stages.ground_truth import parse_ground_truth
+from isc_jobs.stages.runner import Context, run_stage
+from isc_jobs.store.artifacts import Artifact
+from isc_jobs.store.checkpoints import load_latest, prune, save_checkpoint
+from isc_jobs.training.checkpoint import load_weights, write_checkpoint
+from isc_jobs.training.dataset import Negatives, Pairs, Samples
+from isc_jobs.training.distributed import World, join_world
+from isc_jobs.training.loop import Hooks, Trainer, history_csv, train
+from isc_jobs.training.schedule import seed_of
+from isc_jobs.vision.model import build_model
+from isc_jobs.vision.shards import ShardSet
+
+_STATE = "state.pt"
+_KEPT = 2  # mid-stage checkpoints
+
+
+def body(ctx: Context) -> dict[str, Any]:
+    """Train to the end from where the last attempt's checkpoint is."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    training = Training.model_validate(ctx.spec.settings["training"])
+    compute = Compute.model_validate(ctx.spec.execution["compute"])
+    torch.set_num_threads(compute.threads)
+    with join_world() as world:
+        samples = open_samples(training, ctx.input("data"))
+        trainer = _start(ctx, training, compute, world)
+        ctx.log(
+            f"{len(samples)} {training.samples}, {world.size} processes on {world.device.type}, step {trainer.step}"
+        )
+        hooks = Hooks(
+            progress=ctx.progress,
+            save=lambda step, state: _save(ctx, step, state),
+            stop_requested=lambda: ctx.stop_requested,
+        )
+        train(trainer, samples, hooks)
+        return _finish(ctx, trainer)
+
+
+def open_samples(training: Training, data: Artifact) -> Samples:
+    """The samples of a training out of download's output."""
+    references = ShardSet(data, "reference")
+    name = "ground_truth_phase1.csv"
+    truth = parse_ground_truth(name, data.path(name).read_bytes()) if name in data.names() else []
+    pairs = Pairs(ShardSet(data, "query_phase1"), references, truth if training.samples == "pairs" else [])
+    return Samples(training, ShardSet(data, "train"), pairs, Negatives(references, truth))
+
+
+def weights_file(artifact: Artifact) -> Path:
+    """The checkpoint of a training's output, or the file of given weights."""
+    name = "checkpoint.pth.tar"
+    return artifact.path(name if name in artifact.names() else "weights.pth.tar")
+
+
+def _start(ctx: Context, training: Training, compute: Compute, world: World) -> Trainer:
+    torch.manual_seed(seed_of(training, 0))
+    model = build_model(Model.model_validate(ctx.spec.settings["model"]), pretrained="start" not in ctx.spec.inputs)
+    if "start" in ctx.spec.inputs:
+        load_weights(model, weights_file(ctx.input("start")))
+    trainer = Trainer(model=model, training=training, compute=compute, world=world)
+    folder = ctx.work / f"resume-{world.rank}"
+    folder.mkdir(exist_ok=True)
+    if load_latest(ctx.store, ctx.spec.key, folder) is not None:
+        trainer.load(folder / _STATE)
+    return trainer
+
+
+def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:
+    if not ctx.is_main:
+        return
+    folder = ctx.work / "checkpoint"
+    folder.mkdir(exist_ok=True)
+    torch.save(state, folder / _STATE)
+    save_checkpoint(ctx.store, ctx.spec.key, step, folder)
+    prune(ctx.store, ctx.spec.key, _KEPT)
+
+
+def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any]:
+    if not ctx.is_main:
+        return {}
+    epochs, arch = trainer.training.epochs, ctx.spec.settings["model"]["backbone"]
+    write_checkpoint(ctx.out / "checkpoint.pth.tar", trainer.model, trainer.optimiser, epoch=epochs, arch=arch)
+    (ctx.out / "history.csv").write_text(history_csv(trainer.history), "utf-8")
+    tail = trainer.history[-20:]
+    return {"steps": trainer.step, "loss": round(sum(row[2] for row in tail) / len(tail), 5)}
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("train", body))

@@ -1,0 +1,171 @@
+"""The one training loop."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from isc_jobs.spec.errors import DataError, Terminated
+from isc_jobs.spec.settings import Compute, Training
+from isc_jobs.training.batch_norm import synchronise, train_mode
+from isc_jobs.training.dataset import Samples
+from isc_jobs.training.distributed import World, any_rank, gather_rows
+from isc_jobs.training.loss import Loss, contrastive_loss
+from isc_jobs.training.memory_bank import MemoryBank
+from isc_jobs.training.schedule import Batches, build_optimiser, learning_rate
+from isc_jobs.vision.model import DescriptorModel, normalise
+
+HISTORY = ("step", "epoch", "loss", "positive_loss", "negative_loss", "lr", "seconds")
+
+
+@dataclass(kw_only=True)
+class Hooks:
+    """What the loop tells, and asks, its caller."""
+
+    progress: Callable[..., None]
+    save: Callable[[int, dict[str, Any]], None]  # step, state
+    stop_requested: Callable[[], bool]
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """A training in progress: all that a checkpoint must hold, and one step."""
+
+    model: DescriptorModel
+    training: Training
+    compute: Compute
+    world: World
+    step: int = 0
+    history: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Move, synchronise and wrap the model; build optimiser, scaler and memory."""
+        self.model = self.model.to(self.world.device, memory_format=torch.channels_last)
+        synchronise(self.model, self.world)
+        self.wrapped: nn.Module = self.model
+        if self.world.size > 1:
+            self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.optimiser = build_optimiser(self.model, self.training)
+        self.precision = choose_precision(self.compute.precision, self.world.device)
+        self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.precision == torch.float16)
+        self.memory = MemoryBank(self.training.memory_size, self.model.fc.out_features, self.world.device)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rate; at the restart, forget the memory."""
+        if epoch == self.training.restart_epoch:
+            self.memory.clear()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.training, epoch)
+
+    def train_step(self, pixels: Tensor, labels: Tensor) -> Loss:
+        """One step on local rows (n, s, s, 3) uint8 with labels (n,); the global mean loss."""
+        device = self.world.device
+        x = normalise(pixels.to(device, non_blocking=True))
+        with autocast(self.precision, device):
+            embeddings = self.wrapped(x)
+        gathered = gather_rows(embeddings.float(), self.world)
+        all_labels = gather_rows(labels.to(device), self.world)
+        margins = self.training.positive_margin, self.training.negative_margin
+        loss = contrastive_loss(gathered, all_labels, self.memory, *margins)
+        if not torch.isfinite(loss.total):
+            raise DataError(
+                f"the loss is {loss.total.item()} at step {self.step}: lower lr; the last checkpoint is kept"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        # DDP averages gradients over ranks; their sum is the gradient of the global mean loss.
+        self.scaler.scale(loss.total * self.world.size).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a bit-identical continuation needs."""
+        return {
+            "step": self.step, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(), "memory": self.memory.state(), "history": self.history,
+            "generator": torch.get_rng_state(),
+        }  # fmt: skip
+
+    def load(self, path: Path) -> None:
+        """Continue from a state written by ``torch.save``."""
+        state = torch.load(path, map_location=self.world.device, weights_only=True)
+        self.step, self.history = state["step"], state["history"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.memory.load(state["memory"])
+        torch.set_rng_state(state["generator"].cpu())
+
+
+def train(trainer: Trainer, samples: Samples, hooks: Hooks) -> None:
+    """Run all steps that are left; raises Terminated after a checkpoint if a stop is requested."""
+    training, world = trainer.training, trainer.world
+    batches = Batches(training, len(samples), world.rank, world.size, first=trainer.step)
+    total = trainer.step + len(batches)
+    train_mode(trainer.model, trainer.model.backbone, frozen=training.batch_norm == "frozen")
+    for pixels, labels in _loader(samples, batches, trainer.compute, world):
+        started = time.monotonic()
+        epoch, within = divmod(trainer.step, batches.steps_per_epoch)
+        if within == 0:
+            trainer.begin_epoch(epoch)
+        loss = trainer.train_step(pixels, labels)
+        trainer.step += 1
+        lr = float(trainer.optimiser.param_groups[0]["lr"])
+        values = [float(value) for value in (loss.total, loss.positive, loss.negative)]
+        trainer.history.append([trainer.step, epoch, *values, lr, round(time.monotonic() - started, 4)])
+        hooks.progress(trainer.step, total, loss=values[0], lr=lr)
+        stop = any_rank(hooks.stop_requested(), world)
+        if stop or (trainer.step % trainer.compute.checkpoint_every_steps == 0 and trainer.step < total):
+            hooks.save(trainer.step, trainer.state())
+        if stop:
+            raise Terminated(f"stopped at step {trainer.step} of {total}; a checkpoint is kept, run again to go on")
+
+
+def history_csv(history: list[list[float]]) -> str:
+    """The history with its header."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HISTORY, *history])
+    return text.getvalue()
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """``auto``: bfloat16 on a GPU that has it, else float16 there; float32 on a CPU."""
+    if setting == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setting]
+
+
+def autocast(precision: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision, or none for float32."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def _loader(samples: Samples, batches: Batches, compute: Compute, world: World) -> DataLoader[tuple[Tensor, Tensor]]:
+    return DataLoader(
+        samples, batch_sampler=batches, num_workers=compute.loader_workers, collate_fn=_concatenate,
+        pin_memory=world.device.type == "cuda", worker_init_fn=quiet_worker,
+        prefetch_factor=4 if compute.loader_workers else None,
+    )  # type: ignore[arg-type, unused-ignore]  # fmt: skip
+
+
+def quiet_worker(_: int) -> None:
+    """A loader process uses one thread."""
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _concatenate(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([rows for rows, _ in samples]), torch.cat([labels for _, labels in samples])
