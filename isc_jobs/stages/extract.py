@@ -65,7 +65,7 @@ class _Extractor:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._precision = choose_precision(compute.precision, self._device)
         self._trained = "weights" in ctx.spec.inputs
-        self._model = self._load().eval().to(self._device, memory_format=torch.channels_last)
+        self._model = self._load().eval().to(self._device).to(memory_format=torch.channels_last)
         self._done = self.total = 0
 
     def _load(self) -> DescriptorModel:
@@ -78,9 +78,10 @@ class _Extractor:
     @torch.inference_mode()
     def run(self, pictures: ShardSet) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Descriptors (n, d) float32 in the pictures' order; summed over sizes and mirror images if asked for."""
-        size, factors = self._extract.input_size, (1.0,)
+        size = self._extract.input_size
+        factors = [1.0]
         if self._extract.test_time_augmentation:
-            factors = (1 / math.sqrt(2), 1.0, math.sqrt(2))
+            factors = [1 / math.sqrt(2), 1.0, math.sqrt(2)]
         loaders = [self._loader(_Pictures(pictures, round(size * factor))) for factor in factors]
         parts = []
         for batches in zip(*loaders, strict=True):

@@ -49,7 +49,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Move, synchronise and wrap the model; build optimiser, scaler and memory."""
-        self.model = self.model.to(self.world.device, memory_format=torch.channels_last)
+        self.model.to(self.world.device).to(memory_format=torch.channels_last)
         synchronise(self.model, self.world)
         self.wrapped: nn.Module = self.model
         if self.world.size > 1:
@@ -82,7 +82,7 @@ class Trainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; their sum is the gradient of the global mean loss.
-        self.scaler.scale(loss.total * self.world.size).backward()
+        torch.autograd.backward(self.scaler.scale(loss.total * self.world.size))
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return loss

@@ -1,0 +1,1 @@
+"""Retrieval: exact search, negative embedding subtraction, submission files, metrics. No torch."""

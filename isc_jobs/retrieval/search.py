@@ -1,0 +1,96 @@
+"""Exact nearest neighbours, and the best pairs under one global cap."""
+
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from isc_jobs.spec.errors import DataError
+
+Matrix = NDArray[np.float32]
+_QUERIES_AT_ONCE = 4096
+
+
+class Neighbours(NamedTuple):
+    """(n, k) scores, best first, and positions of the k nearest rows."""
+
+    scores: NDArray[np.float32]
+    positions: NDArray[np.int64]
+
+
+class RankedPairs(NamedTuple):
+    """(m,) pairs, best first: positions of query and reference, score."""
+
+    queries: NDArray[np.int64]
+    references: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def inner_product_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
+    """The k rows (all, if they are fewer) of largest inner product with each query; equal ones by position."""
+    return _search(faiss.IndexFlatIP(rows.shape[1]), queries, rows, k, sign=1)
+
+
+def l2_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
+    """The k rows (all, if they are fewer) of smallest distance; the score is -(squared L2 distance)."""
+    return _search(faiss.IndexFlatL2(rows.shape[1]), queries, rows, k, sign=-1)
+
+
+def _search(index: Any, queries: Matrix, rows: Matrix, k: int, sign: int) -> Neighbours:
+    check_finite("queries", queries)
+    check_finite("rows searched", rows)
+    if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
+        index = faiss.index_cpu_to_all_gpus(index)
+    index.add(np.ascontiguousarray(rows, np.float32))
+    k = min(k, len(rows))
+    parts = [index.search(np.ascontiguousarray(queries[i : i + _QUERIES_AT_ONCE], np.float32), k)
+             for i in range(0, len(queries), _QUERIES_AT_ONCE)]  # fmt: skip
+    if not parts:
+        return Neighbours(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
+    scores = sign * np.concatenate([part[0] for part in parts])
+    positions = np.concatenate([part[1] for part in parts])
+    order = np.lexsort((positions, -scores), axis=1)
+    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
+
+
+def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
+    """The ``cap`` pairs of smallest L2 distance among all; score -(squared distance).
+
+    Memory is bounded by a block of queries times the references and three times the cap.
+    """
+    check_finite("queries", queries)
+    check_finite("references", references)
+    squares = np.einsum("ij,ij->i", references, references)
+    block = max(1, (64 << 20) // max(1, len(references) * 4))
+    best = RankedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    threshold = -np.inf
+    for start in range(0, len(queries), block):
+        part = queries[start : start + block]
+        scores = 2 * (part @ references.T) - squares - np.einsum("ij,ij->i", part, part)[:, None]
+        rows, columns = np.nonzero(scores >= threshold)
+        more = RankedPairs(
+            rows + start, columns.astype(np.int64), np.minimum(scores[rows, columns], 0).astype(np.float32)
+        )
+        best = _best(RankedPairs(*(np.concatenate(pair) for pair in zip(best, more, strict=True))), cap)
+        if len(best.scores) == cap:
+            threshold = float(best.scores[-1])
+    return best
+
+
+def _best(pairs: RankedPairs, cap: int) -> RankedPairs:
+    if len(pairs.scores) > 2 * cap > 0:
+        cut = np.partition(pairs.scores, len(pairs.scores) - cap)[len(pairs.scores) - cap]
+        keep = pairs.scores >= cut
+        pairs = RankedPairs(*(array[keep] for array in pairs))
+    order = np.lexsort((pairs.references, pairs.queries, -pairs.scores))[:cap]
+    return RankedPairs(*(array[order] for array in pairs))
+
+
+def check_finite(name: str, rows: Matrix) -> None:
+    """Raises DataError if a value is not finite."""
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{name}: {int(bad.sum())} of {len(rows)} descriptors hold NaN or infinity, first row {bad.argmax()}"
+        )

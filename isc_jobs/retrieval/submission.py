@@ -1,0 +1,135 @@
+"""Submission files: descriptors as HDF5, matches as CSV, and the ground truth beside them."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from isc_jobs.retrieval.search import Matrix, Neighbours, check_finite
+from isc_jobs.spec.errors import DataError, UsageError
+
+MAX_ROWS = 500_000
+MAX_DIMENSIONS = 256
+_HEADER = ["query_id", "reference_id", "score"]
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """Rows (n, d) float32 and their ids, sorted by id."""
+
+    ids: list[str]
+    rows: Matrix
+
+
+def read_descriptors(path: Path, name: str) -> Descriptors:
+    """Dataset ``name`` and its ids; raises UsageError or DataError that says what is wrong."""
+    try:
+        with h5py.File(path, "r") as file:
+            if name not in file or f"{name}_ids" not in file:
+                raise DataError(f"{path.name} holds {', '.join(file) or 'nothing'}: expected {name} and {name}_ids")
+            rows, ids = np.asarray(file[name]), [bytes(id_).decode() for id_ in file[f"{name}_ids"][()]]
+    except FileNotFoundError as error:
+        raise UsageError(f"descriptors {path}: no such file") from error
+    except (OSError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(f"descriptors {path} are no HDF5 descriptor file: {error}") from error
+    if rows.ndim != 2 or len(rows) != len(ids) or rows.dtype != np.float32:
+        raise DataError(
+            f"{path.name}: {name} is {rows.dtype} {rows.shape} with {len(ids)} ids, expected float32 (n, d)"
+        )
+    if len(set(ids)) != len(ids):
+        raise DataError(f"{path.name}: {name}_ids holds {len(ids) - len(set(ids))} ids twice")
+    check_finite(f"{path.name}: {name}", rows)
+    return Descriptors(ids, rows)
+
+
+def write_descriptors(path: Path, queries: Descriptors, references: Descriptors) -> None:
+    """Write ``query``, ``reference`` and their ids (S6, S7, wider for longer ids), sorted by id."""
+    with h5py.File(path, "w") as file:
+        for name, width, part in (("query", 6, queries), ("reference", 7, references)):
+            order = sorted(range(len(part.ids)), key=part.ids.__getitem__)
+            file[name] = part.rows[order]
+            ids = [part.ids[index] for index in order]
+            file[f"{name}_ids"] = np.array(ids, dtype=f"S{max(width, *map(len, ids))}")
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Claimed pairs, with scores, larger being surer."""
+
+    queries: list[str]
+    references: list[str]
+    scores: NDArray[np.float64]
+
+
+def write_matches(path: Path, queries: list[str], references: list[str], found: Neighbours) -> None:
+    """Write every query's neighbours as query_id,reference_id,score."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_HEADER)
+        for query, scores, positions in zip(queries, found.scores, found.positions, strict=True):
+            writer.writerows(
+                (query, references[place], f"{score:.9g}") for score, place in zip(scores, positions, strict=True)
+            )
+
+
+def read_matches(path: Path) -> Matches:
+    """Read and validate a matching file; raises UsageError or DataError that names the line."""
+    rows = _read_csv(path, _HEADER)
+    if len(rows) > MAX_ROWS:
+        raise DataError(f"{path.name} has {len(rows)} rows, at most {MAX_ROWS} are allowed")
+    seen: set[tuple[str, str]] = set()
+    scores = np.empty(len(rows))
+    for number, (query, reference, score) in enumerate(rows):
+        if (query, reference) in seen:
+            raise DataError(f"{path.name} line {number + 2}: the pair {query},{reference} is there twice")
+        seen.add((query, reference))
+        try:
+            scores[number] = float(score)
+        except ValueError as error:
+            raise DataError(f"{path.name} line {number + 2}: score {score!r} is no number") from error
+        if not np.isfinite(scores[number]):
+            raise DataError(f"{path.name} line {number + 2}: score {score!r} is not finite")
+    return Matches([row[0] for row in rows], [row[1] for row in rows], scores)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Queries that count, and the true pairs."""
+
+    queries: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """query_id,reference_id, an empty reference meaning none; raises DataError for duplicate rows or no pair."""
+    rows = [(row[0], row[1]) for row in _read_csv(path, _HEADER[:2])]
+    seen: set[tuple[str, str]] = set()
+    for number, row in enumerate(rows, start=2):
+        if row in seen:
+            raise DataError(f"{path.name} line {number}: {','.join(row)} is there twice")
+        seen.add(row)
+    pairs = frozenset(row for row in rows if row[1])
+    if not pairs:
+        raise DataError(f"{path.name} names no matching pair: nothing can be scored")
+    return GroundTruth(frozenset(row[0] for row in rows), pairs)
+
+
+def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no UTF-8 CSV file: {error}") from error
+    if not rows or rows[0] != header:
+        raise DataError(
+            f"{path.name}: expected the header {','.join(header)}, found {','.join(rows[0]) if rows else ''!r}"
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header) or not row[0]:
+            raise DataError(f"{path.name} line {number}: expected {','.join(header)}, found {','.join(row)!r}")
+    return rows[1:]
