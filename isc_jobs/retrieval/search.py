@@ -72,7 +72,7 @@ def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
         more = RankedPairs(
             rows + start, columns.astype(np.int64), np.minimum(scores[rows, columns], 0).astype(np.float32)
         )
-        best = _best(RankedPairs(*(np.concatenate(pair) for pair in zip(best, more, strict=True))), cap)
+        best = _best(_joined(best, more), cap)
         if len(best.scores) == cap:
             threshold = float(best.scores[-1])
     return best
@@ -82,9 +82,20 @@ def _best(pairs: RankedPairs, cap: int) -> RankedPairs:
     if len(pairs.scores) > 2 * cap > 0:
         cut = np.partition(pairs.scores, len(pairs.scores) - cap)[len(pairs.scores) - cap]
         keep = pairs.scores >= cut
-        pairs = RankedPairs(*(array[keep] for array in pairs))
+        pairs = _taken(pairs, keep)
     order = np.lexsort((pairs.references, pairs.queries, -pairs.scores))[:cap]
-    return RankedPairs(*(array[order] for array in pairs))
+    return _taken(pairs, order)
+
+
+def _joined(a: RankedPairs, b: RankedPairs) -> RankedPairs:
+    return RankedPairs(
+        np.concatenate((a.queries, b.queries)), np.concatenate((a.references, b.references)),
+        np.concatenate((a.scores, b.scores)),
+    )  # fmt: skip
+
+
+def _taken(pairs: RankedPairs, which: NDArray[Any]) -> RankedPairs:
+    return RankedPairs(pairs.queries[which], pairs.references[which], pairs.scores[which])
 
 
 def check_finite(name: str, rows: Matrix) -> None:

@@ -6,7 +6,7 @@ from isc_jobs.retrieval.search import Matrix, inner_product_neighbours
 
 
 def smooth(rows: Matrix, neighbours: int, power: float) -> Matrix:
-    """DBA: each row (n, d) becomes the normalised sum of its neighbours, itself included, weighted by similarity^power."""
+    """DBA: each row (n, d) becomes the normalised sum of its neighbours and itself, weighted by similarity^power."""
     found = inner_product_neighbours(rows, rows, neighbours)
     weights = np.sign(found.scores) * np.abs(found.scores) ** power
     result = np.empty_like(rows)

@@ -1,7 +1,7 @@
 """What every stage program does around its body: read the specification, run, commit, exit by the table."""
 
 import argparse
-import ctypes
+import json
 import os
 import platform
 import shutil
@@ -18,14 +18,13 @@ from types import FrameType
 from typing import Any
 
 import isc_jobs
-from isc_jobs.spec.errors import ExitCode, IscJobsError, TemporaryError
+from isc_jobs.spec.errors import ExitCode, IscJobsError
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.stages.progress import Progress
 from isc_jobs.store import Store, open_store
 from isc_jobs.store.artifacts import Artifact, open_artifact, publish, read_commit
 
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -90,19 +89,36 @@ def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
 
     ``body`` writes files under ``context.out`` and returns a small summary, both published by rank 0.
     """
-    _die_with_parent()
     arguments = _parse(program)
+    code, reason = _guarded(program, body, arguments.spec, arguments.work)
+    if reason:
+        print(f"{program}: {reason}", file=sys.stderr, flush=True)
+    if arguments.work is not None:
+        _say_why(arguments.work, code, reason)
+    return code
+
+
+def _guarded(program: str, body: Callable[[Context], dict[str, Any]], spec: Path, work: Path | None) -> tuple[int, str]:
+    """Exit code and reason by the table; a traceback goes to the log only for what nobody expected."""
     try:
-        return _run(program, body, arguments.spec, arguments.work)
+        return _run(program, body, spec, work), ""
     except IscJobsError as error:
-        print(f"{program}: {error}", file=sys.stderr, flush=True)
-        return int(error.exit_code)
+        return int(error.exit_code), str(error)
     except OSError as error:
         traceback.print_exc()
-        print(f"{program}: {error}", file=sys.stderr, flush=True)
-        return int(TemporaryError.exit_code)
+        return int(ExitCode.TEMPORARY), f"{type(error).__name__}: {error}"
     except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+        return int(ExitCode.INTERRUPTED), "interrupted"
+    except Exception as error:  # noqa: BLE001 - the process's edge: every failure gets its exit code
+        traceback.print_exc()
+        return int(ExitCode.INTERNAL), f"internal error, see the log: {type(error).__name__}: {error}"
+
+
+def _say_why(work: Path, code: int, reason: str) -> None:
+    """Leave the exit code and reason for the launcher; torchrun hides its children's codes."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"termination-{os.environ.get('RANK', '0')}.json"
+    path.write_text(json.dumps({"exit_code": code, "reason": reason}), "utf-8")
 
 
 def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Path, work: Path | None) -> int:
@@ -143,14 +159,6 @@ def _parse(program: str) -> argparse.Namespace:
     parser.add_argument("--spec", type=Path, required=True, help="stage specification (JSON)")
     parser.add_argument("--work", type=Path, help="scratch folder; default: a new temporary one")
     return parser.parse_args()
-
-
-def _die_with_parent() -> None:
-    """On Linux end with the launcher, however it ends: no attempt outlives its controller."""
-    if sys.platform == "linux" and os.environ.get("ISC_JOBS_PARENT"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if str(os.getppid()) != os.environ["ISC_JOBS_PARENT"] and "RANK" not in os.environ:
-            sys.exit(int(ExitCode.TERMINATED))
 
 
 def _ignore(_: object) -> None:

@@ -1,0 +1,8 @@
+"""``python -m isc_jobs`` is the command ``isc-jobs``."""
+
+import sys
+
+from isc_jobs.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

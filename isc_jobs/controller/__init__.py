@@ -1,0 +1,1 @@
+"""The controller: observe, plan, apply, until a run is done."""

@@ -1,0 +1,161 @@
+"""The local launcher: stages as processes of this machine, torchrun for several processes of one training."""
+
+import ctypes
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isc_jobs.controller.plan import Attempt
+from isc_jobs.spec.stage import StageSpec
+from isc_jobs.store import Store
+
+GRACE_S = 30.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass
+class _Process:
+    spec: StageSpec
+    work: Path
+    popen: "subprocess.Popen[bytes]"
+    echoed: int = 0
+    sign_of_life: float = field(default_factory=time.monotonic)
+    attempt: Attempt | None = None  # once ended
+
+
+class LocalLauncher:
+    """Starts attempts, echoes their logs, and keeps them in the store."""
+
+    def __init__(self, store: Store, run: str, echo: Callable[[str], None]) -> None:
+        """Work under ``$ISC_JOBS_WORK``, by default ~/.cache/isc-jobs."""
+        base = Path(os.environ.get("ISC_JOBS_WORK", "~/.cache/isc-jobs")).expanduser()
+        self._root = base / hashlib.sha256(store.uri.encode()).hexdigest()[:12]
+        self._store, self._run, self._echo = store, run, echo
+        self._processes: list[_Process] = []
+
+    def start(self, spec: StageSpec) -> None:
+        """Start an attempt in a process group of its own, which ends with this process."""
+        work = self._root / self._run / spec.stage / f"attempt-{spec.attempt}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / "spec.json").write_text(spec.model_dump_json(indent=1), "utf-8")
+        self._store.upload(f"{self._prefix(spec)}/spec.json", work / "spec.json")
+        environment = os.environ | {"ISC_JOBS_CACHE": str(self._root / "cache"), "PYTHONUNBUFFERED": "1"}
+        with (work / "log-0.txt").open("wb") as log:
+            popen = subprocess.Popen(
+                _command(spec, work), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True, env=environment, preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        self._processes.append(_Process(spec, work, popen))
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All attempts since the controller began; new log lines are echoed on the way."""
+        return tuple(self._look(process) for process in self._processes)
+
+    def stop(self, stage: str, number: int, reason: str) -> None:
+        """End an attempt: SIGTERM, SIGKILL after the grace period."""
+        for process in self._processes:
+            if (process.spec.stage, process.spec.attempt) == (stage, number) and process.attempt is None:
+                self._echo(f"{stage}  ending attempt {number}: {reason}")
+                _signal(process.popen, signal.SIGTERM)
+                try:
+                    process.popen.wait(GRACE_S)
+                except subprocess.TimeoutExpired:
+                    _signal(process.popen, signal.SIGKILL)
+                    process.popen.wait()
+                self._look(process)
+
+    def stop_all(self, reason: str) -> None:
+        """End everything that runs."""
+        for process in self._processes:
+            self.stop(process.spec.stage, process.spec.attempt, reason)
+
+    def _look(self, process: _Process) -> Attempt:
+        if process.attempt is not None:
+            return process.attempt
+        code = process.popen.poll()
+        self._echo_new(process)
+        if code is None:
+            return Attempt(stage=process.spec.stage, number=process.spec.attempt, exit_code=None,
+                           sign_of_life=process.sign_of_life)  # fmt: skip
+        code, reason = _termination(process.work, code)
+        _signal(process.popen, signal.SIGKILL)  # nothing of the group outlives its leader
+        process.attempt = Attempt(
+            stage=process.spec.stage, number=process.spec.attempt, exit_code=code, reason=reason, ended=time.monotonic()
+        )
+        self._keep(process, code, reason)
+        return process.attempt
+
+    def _echo_new(self, process: _Process) -> None:
+        with (process.work / "log-0.txt").open("rb") as log:
+            log.seek(process.echoed)
+            data = log.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        process.echoed += len(whole)
+        if whole:
+            process.sign_of_life = time.monotonic()
+            for line in whole.decode("utf-8", "replace").splitlines():
+                self._echo(line)
+
+    def _keep(self, process: _Process, code: int, reason: str) -> None:
+        """Bring logs and the reason into the store, then forget the scratch folder."""
+        for rank, text in enumerate(_logs(process.work)):
+            self._store.put(f"{self._prefix(process.spec)}/log-{rank}.txt.gz", gzip.compress(text, mtime=0))
+        content = json.dumps({"exit_code": code, "reason": reason}).encode()
+        self._store.put(f"{self._prefix(process.spec)}/termination.json", content)
+        shutil.rmtree(process.work, ignore_errors=True)
+
+    def _prefix(self, spec: StageSpec) -> str:
+        return f"runs/{self._run}/{spec.stage}/attempt-{spec.attempt}"
+
+
+def _command(spec: StageSpec, work: Path) -> list[str]:
+    program = ["-m", f"isc_jobs.stages.{spec.program}", "--spec", str(work / "spec.json"), "--work", str(work)]
+    processes = int(spec.execution.get("compute", {}).get("processes", 1)) if spec.program == "train" else 1
+    if processes == 1:
+        return [sys.executable, *program]
+    redirects = ",".join(f"{rank}:3" for rank in range(1, processes))
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+            "--log-dir", str(work / "ranks"), "--redirects", redirects, *program]  # fmt: skip
+
+
+def _logs(work: Path) -> list[bytes]:
+    """Of each rank."""
+    logs = [(work / "log-0.txt").read_bytes()]
+    ranks = {int(path.parent.name): path.parent for path in work.glob("ranks/*/attempt_0/*/stdout.log")}
+    for rank in sorted(ranks):
+        if rank > 0:
+            logs.append((ranks[rank] / "stdout.log").read_bytes() + (ranks[rank] / "stderr.log").read_bytes())
+    return logs
+
+
+def _termination(work: Path, code: int) -> tuple[int, str]:
+    """Exit code and reason as the stage left them; of several ranks, the one that was not merely told to stop."""
+    said = [json.loads(path.read_text("utf-8")) for path in sorted(work.glob("termination-*.json"))]
+    failed = [entry for entry in said if entry["exit_code"]]
+    if code == 0 or not failed:
+        return code, ""
+    first = min(failed, key=lambda entry: bool(entry["exit_code"] == 143))
+    return int(first["exit_code"]), str(first["reason"])
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(popen: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    try:
+        os.killpg(popen.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

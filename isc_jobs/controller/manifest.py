@@ -1,0 +1,81 @@
+"""The run manifest: what a run is and what happened, one object replaced with If-Match."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.store import NotFound, Store
+
+
+class Request(BaseModel):
+    """What the user asked for; enough to resume it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    settings: dict[str, Any]
+    source: str
+    anonymous: bool
+    source_digest: str
+    weights_sha256: str | None
+    first: str | None  # --from
+    last: str | None  # --until
+
+
+class AttemptRecord(BaseModel):
+    """One attempt, as it ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    attempt: int
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class Manifest(BaseModel):
+    """A run's state in the store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: Request
+    stages: dict[str, str]  # name -> key, in order
+    state: Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
+    reason: str = ""
+    epoch: int  # of the lease that wrote it
+    attempts: list[AttemptRecord] = []
+
+
+def manifest_key(run: str) -> str:
+    """Where a run's manifest is."""
+    return f"runs/{run}/manifest.json"
+
+
+def read_manifest(store: Store, run: str) -> tuple[Manifest, str]:
+    """Manifest and entity tag; raises UsageError for an unknown run, DataError for a damaged manifest."""
+    try:
+        data, etag = store.get(manifest_key(run))
+        return Manifest.model_validate_json(data), etag
+    except NotFound as error:
+        raise UsageError(f"no run {run!r} in {store.uri}: give its name and --store") from error
+    except ValidationError as error:
+        raise DataError(f"{store.uri}: {manifest_key(run)} is damaged: start the run again") from error
+
+
+class ManifestFile:
+    """The manifest of a run that this controller holds the lease of."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """Write the first state, over whatever an earlier controller left."""
+        self.manifest = manifest
+        self._store, self._key = store, manifest_key(manifest.request.run)
+        info = store.stat(self._key)
+        self._etag = self._put(if_match=info.etag) if info else self._put(if_none_match=True)
+
+    def save(self) -> None:
+        """Replace; raises Conflict if another controller wrote since."""
+        self._etag = self._put(if_match=self._etag)
+
+    def _put(self, **condition: Any) -> str:
+        return self._store.put(self._key, self.manifest.model_dump_json(indent=1).encode(), **condition)
