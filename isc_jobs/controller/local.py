@@ -54,7 +54,7 @@ class LocalLauncher:
         with (work / "log-0.txt").open("wb") as log:
             popen = subprocess.Popen(
                 _command(spec, work), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, env=environment, preexec_fn=_end_with_parent,
+                start_new_session=True, env=environment, preexec_fn=_end_with_parent,  # noqa: PLW1509 - prctl is safe after fork
             )  # fmt: skip
         self._processes.append(_Process(spec, work, popen))
 
@@ -133,9 +133,8 @@ def _logs(work: Path) -> list[bytes]:
     """Of each rank."""
     logs = [(work / "log-0.txt").read_bytes()]
     ranks = {int(path.parent.name): path.parent for path in work.glob("ranks/*/attempt_0/*/stdout.log")}
-    for rank in sorted(ranks):
-        if rank > 0:
-            logs.append((ranks[rank] / "stdout.log").read_bytes() + (ranks[rank] / "stderr.log").read_bytes())
+    folders = [ranks[rank] for rank in sorted(ranks) if rank > 0]
+    logs += [(folder / "stdout.log").read_bytes() + (folder / "stderr.log").read_bytes() for folder in folders]
     return logs
 
 

@@ -1,0 +1,204 @@
+"""isc-jobs: the command line. Heavy imports wait until a command needs them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from isc_jobs import __version__
+from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
+
+_EXAMPLES = """examples:
+  isc-jobs dataset make ~/Pictures --out bench
+  isc-jobs run-all --profile demo --source bench --store runs
+  isc-jobs status demo --store runs
+exit codes: 0 done, 64 usage, 65 data, 70 internal, 75 try later, 130 interrupted, 143 terminated"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A wrong command line is one sentence and exit code 64."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(int(ExitCode.USAGE))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        return int(parsed.command(parsed))
+    except IscJobsError as error:
+        print(f"isc-jobs: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("isc-jobs: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        return int(ExitCode.OK)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = _Parser(
+        prog="isc-jobs", description="Image copy detection as a resumable batch pipeline.", epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"isc-jobs {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_run_all(commands.add_parser("run-all", help="run the pipeline"))
+    for name, command, text in (
+        ("status", _status, "what each stage of a run is doing"), ("logs", _logs, "the log of an attempt"),
+        ("cancel", _cancel, "end a run; what is finished stays"), ("resume", _resume, "go on with a run"),
+    ):  # fmt: skip
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("run", metavar="RUN")
+        if name == "status":
+            sub.add_argument("--json", action="store_true", help="for programs")
+        if name == "logs":
+            sub.add_argument("stage", metavar="STAGE")
+            sub.add_argument("--attempt", type=int, help="default: the latest")
+            sub.add_argument("--rank", type=int, default=0, help="process of a training")
+        _add_store(sub)
+        sub.set_defaults(command=command)
+    dataset = commands.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")
+    make = dataset.add_parser("make", help="a copy-detection benchmark from any folder of pictures")
+    make.add_argument("photos", type=Path, metavar="PHOTOS")
+    make.add_argument("--out", type=Path, required=True, metavar="DIR")
+    make.add_argument("--seed", type=int, default=0)
+    make.set_defaults(command=_dataset_make)
+    evaluate = commands.add_parser("evaluate", help="uAP and recall at precision 90 of a submission")
+    evaluate.add_argument("submission", type=Path, help="descriptors .h5 or matches .csv")
+    evaluate.add_argument("ground_truth", type=Path, help="query_id,reference_id")
+    evaluate.add_argument("--json", action="store_true", help="for programs")
+    evaluate.set_defaults(command=_evaluate)
+    return parser
+
+
+def _add_run_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
+    parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
+    parser.add_argument("--launcher", choices=["local"], default="local")
+    parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
+    parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan")
+    _add_store(parser)
+    parser.set_defaults(command=_run_all)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    default = os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
+    parser.add_argument("--store", default=default, metavar="URI", help=f"folder or s3://bucket/prefix; now {default}")
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.manifest import Request
+    from isc_jobs.controller.run import Controller
+    from isc_jobs.spec.pipeline import check_run_name
+    from isc_jobs.spec.profile import load_settings
+    from isc_jobs.store import open_store
+    from isc_jobs.store.source import open_source, source_digest
+
+    settings = load_settings(arguments.profile, arguments.overrides)
+    run = check_run_name(arguments.run or Path(arguments.profile).stem)
+    if arguments.source is None:
+        raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
+    source = open_source(arguments.source, anonymous=arguments.anonymous_source)
+    request = Request(
+        run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
+        source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
+        first=arguments.first, last=arguments.last,
+    )  # fmt: skip
+    store = open_store(arguments.store)
+    if arguments.dry_run:
+        return _dry_run(store.uri, request)
+    return Controller(store, request, arguments.weights).run()
+
+
+def _digest(weights: Path | None) -> str | None:
+    from isc_jobs.store.artifacts import file_sha256
+
+    if weights is None:
+        return None
+    try:
+        return file_sha256(weights)
+    except OSError as error:
+        raise UsageError(f"--weights {weights}: {error.strerror}") from error
+
+
+def _dry_run(uri: str, request: object) -> int:
+    from isc_jobs.controller.manifest import Request
+    from isc_jobs.controller.run import committed_stages, pipeline_of, wanted_part
+    from isc_jobs.store import open_store
+
+    assert isinstance(request, Request)
+    pipeline = pipeline_of(request)
+    committed = committed_stages(open_store(uri), pipeline)
+    part = {stage.name for stage in wanted_part(pipeline, request)}
+    for stage in pipeline:
+        state = "cached" if stage.name in committed else "run" if stage.name in part else "left out"
+        print(f"  {stage.name:<18}{stage.key[:12]}  {state}")
+    return int(ExitCode.OK)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.run import Controller
+    from isc_jobs.store import open_store
+
+    store = open_store(arguments.store)
+    manifest, _ = read_manifest(store, arguments.run)
+    return Controller(store, manifest.request, None).run()
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    import json
+
+    from isc_jobs.controller.status import run_status, status_table
+    from isc_jobs.store import open_store
+
+    status = run_status(open_store(arguments.store), arguments.run)
+    print(json.dumps(status, indent=1) if arguments.json else status_table(status))
+    return int(ExitCode.OK)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.status import stage_log
+    from isc_jobs.store import open_store
+
+    log = stage_log(open_store(arguments.store), arguments.run, arguments.stage, arguments.attempt, arguments.rank)
+    sys.stdout.write(log)
+    return int(ExitCode.OK)
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.status import cancel_run
+    from isc_jobs.store import open_store
+
+    print(cancel_run(open_store(arguments.store), arguments.run))
+    return int(ExitCode.OK)
+
+
+def _dataset_make(arguments: argparse.Namespace) -> int:
+    from isc_jobs.datasets.make import make_dataset
+
+    counts = make_dataset(arguments.photos, arguments.out, arguments.seed)
+    print(f"{arguments.out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    return int(ExitCode.OK)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import json
+
+    from isc_jobs.retrieval.metrics import evaluate_files
+
+    scores = evaluate_files(arguments.submission, arguments.ground_truth)
+    values = {"average_precision": scores.uap, "recall_p90": scores.recall_at_p90}
+    print(json.dumps(values, indent=2) if arguments.json else f"uAP {scores.uap:.5f}\nR@P90 {scores.recall_at_p90:.5f}")
+    return int(ExitCode.OK)
