@@ -1,0 +1,1 @@
+"""Data sets in the challenge's layout out of any folder of pictures."""

@@ -1,0 +1,1 @@
+"""The HTML report: charts, galleries, one self-contained page."""
