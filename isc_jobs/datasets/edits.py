@@ -54,7 +54,6 @@ _EDITS: tuple[_Edit, ...] = (
     lambda image, _, __: augly.hflip(image),
     lambda image, _, __: augly.vflip(image),
     lambda image, _, rng: augly.pad(image, w_factor=rng.uniform(0.1, 0.4), h_factor=rng.uniform(0.1, 0.4)),
-    lambda image, _, rng: augly.perspective_transform(image, sigma=rng.uniform(20, 50), seed=rng.randrange(1 << 30)),
     lambda image, _, rng: augly.encoding_quality(image, quality=rng.randint(8, 30)),
     lambda image, _, rng: augly.pixelization(image, ratio=rng.uniform(0.2, 0.6)),
     lambda image, _, rng: augly.blur(image, radius=rng.uniform(1, 4)),

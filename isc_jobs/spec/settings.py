@@ -75,6 +75,7 @@ class Training(Frozen):
     samples: Literal["images", "pairs"]  # training images, or ground-truth pairs of phase 1
     views: Views | None  # None: plain resize, as at evaluation
     extra_negatives: NonNegativeInt  # random references per sample, as negatives only
+    sample_size: PositiveInt | None  # samples per epoch, repeating the data if need be; None: each once
     epochs: PositiveInt  # run: results after these are used
     schedule_epochs: PositiveInt  # length of the learning-rate schedule
     restart_epoch: PositiveInt | None  # from here on the next seed, with an empty memory

@@ -135,7 +135,7 @@ def _galleries(ctx: Context, row: _Row, truth: GroundTruth, most: int) -> list[t
     """Matches and false matches by score, misses by id, of the last row."""
     pairs = list(zip(row.ranked.queries, row.ranked.references, row.ranked.scores, strict=True))
     pairs = [pair for pair in pairs if pair[0] in truth.queries]
-    best = {}
+    best: dict[str, tuple[str, str, float]] = {}
     for query, reference, score in pairs:
         best.setdefault(query, (query, reference, score))
     right = [pair for pair in best.values() if pair[:2] in truth.pairs]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from isc_jobs.spec.errors import DataError, UsageError
@@ -36,7 +37,7 @@ def build_optimiser(model: nn.Module, training: Training) -> torch.optim.SGD:
 class Batches:
     """A rank's samples of every step from ``first`` on, as lists of (epoch, sample index).
 
-    Each epoch is a uniform shuffle, its last incomplete global batch dropped; rank r takes the r-th part of
+    Each epoch is a uniform shuffle (as many as ``sample_size`` needs), its last incomplete global batch dropped; rank r takes the r-th part of
     each global batch, so the gathered batch does not depend on the number of processes.
     """
 
@@ -52,7 +53,7 @@ class Batches:
             raise UsageError(
                 f"global_batch {self.training.global_batch} is not divisible by {self.world_size} processes"
             )
-        if self.steps_per_epoch == 0:
+        if self.samples == 0 or self.steps_per_epoch == 0:
             raise DataError(
                 f"{self.samples} training {self.training.samples} are fewer than one global batch of "
                 f"{self.training.global_batch}: lower global_batch or give more data"
@@ -61,7 +62,7 @@ class Batches:
     @property
     def steps_per_epoch(self) -> int:
         """Full global batches of an epoch."""
-        return self.samples // self.training.global_batch
+        return (self.training.sample_size or self.samples) // self.training.global_batch
 
     def __len__(self) -> int:
         """Steps that are left."""
@@ -74,7 +75,12 @@ class Batches:
         for step in range(self.first, self.training.epochs * self.steps_per_epoch):
             epoch, within = divmod(step, self.steps_per_epoch)
             if epoch != shuffled:
-                order = np.random.default_rng([seed_of(self.training, epoch), epoch]).permutation(self.samples)
+                order = self._order(epoch)
                 shuffled = epoch
             start = within * self.training.global_batch + self.rank * local
             yield [(epoch, int(index)) for index in order[start : start + local]]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([seed_of(self.training, epoch), epoch])
+        wanted = self.training.sample_size or self.samples
+        return np.concatenate([rng.permutation(self.samples) for _ in range(-(-wanted // self.samples))])[:wanted]
