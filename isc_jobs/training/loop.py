@@ -85,7 +85,7 @@ class Trainer:
         torch.autograd.backward(self.scaler.scale(loss.total * self.world.size))
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return loss
+        return Loss(*(part.detach() for part in loss))
 
     def state(self) -> dict[str, Any]:
         """Everything that a bit-identical continuation needs."""
@@ -120,7 +120,7 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks) -> None:
         loss = trainer.train_step(pixels, labels)
         trainer.step += 1
         lr = float(trainer.optimiser.param_groups[0]["lr"])
-        values = [float(value) for value in (loss.total, loss.positive, loss.negative)]
+        values = [value.item() for value in loss]
         trainer.history.append([trainer.step, epoch, *values, lr, round(time.monotonic() - started, 4)])
         hooks.progress(trainer.step, total, loss=values[0], lr=lr)
         stop = any_rank(hooks.stop_requested(), world)
