@@ -37,8 +37,9 @@ def build_optimiser(model: nn.Module, training: Training) -> torch.optim.SGD:
 class Batches:
     """A rank's samples of every step from ``first`` on, as lists of (epoch, sample index).
 
-    Each epoch is a uniform shuffle (as many as ``sample_size`` needs), its last incomplete global batch dropped; rank r takes the r-th part of
-    each global batch, so the gathered batch does not depend on the number of processes.
+    Each epoch is a uniform shuffle (as many as ``sample_size`` needs), its last incomplete global batch
+    dropped; rank r takes the r-th part of each global batch, so the gathered batch does not depend on the
+    number of processes.
     """
 
     training: Training

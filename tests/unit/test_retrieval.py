@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from isc_jobs.retrieval.metrics import evaluate_files, score_matches
 from isc_jobs.retrieval.search import best_pairs, inner_product_neighbours, l2_neighbours
 from isc_jobs.retrieval.submission import (
-    Descriptors, GroundTruth, Matches, read_ground_truth, read_matches, write_descriptors, write_matches,
+    Descriptors,
+    GroundTruth,
+    Matches,
+    read_ground_truth,
+    read_matches,
+    write_descriptors,
+    write_matches,
 )  # fmt: skip
 from isc_jobs.retrieval.subtraction import normalised, smooth, subtract_negatives
 from isc_jobs.spec.errors import DataError, UsageError

@@ -1,0 +1,136 @@
+"""The whole pipeline by the command line, on real photos, with real processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+PHOTOS = Path(__file__).parents[2] / "examples/photos"
+SMALL = [
+    "trainings.v83.sample_size=32", "trainings.v83.epochs=2", "trainings.v83.restart_epoch=1", "trainings.v86.sample_size=16",
+    "trainings.v98.sample_size=16", "trainings.v86.epochs=1", "trainings.v98.epochs=1", "trainings.v107.epochs=1",
+    "trainings.v83.input_size=32", "trainings.v86.input_size=32", "trainings.v98.input_size=32",
+    "trainings.v107.input_size=32", "extract.input_size=32", "evaluate.compare=[untrained]",
+    "compute.loader_workers=0", "compute.threads=1", "compute.checkpoint_every_steps=1",
+]  # fmt: skip
+
+
+def isc_jobs(*arguments: object, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "isc_jobs.controller", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | (env or {}))
+
+
+def run_all(data: Path, store: Path, *more: object) -> list[object]:
+    overrides = [part for override in SMALL for part in ("--set", override)]
+    return ["run-all", "--profile", "demo", "--source", data, "--store", store, "--run", "test", *overrides, *more]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "set"
+    made = isc_jobs("dataset", "make", PHOTOS, "--out", out)
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+@pytest.mark.xdist_group("run")
+def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ran = isc_jobs(*run_all(data, store))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    report = next(store.glob("artifacts/evaluate/*/report.html")).read_text()
+    assert "Matches" in report
+    assert "http://" not in report.replace("http://www.w3.org", "")
+    with h5py.File(next(store.glob("artifacts/postprocess/*/v107_iso.h5"))) as file:
+        assert file["query"].shape[1] == 256
+        assert file["query_ids"].dtype == "S6"
+        assert file["reference_ids"].dtype == "S7"
+
+    again = isc_jobs(*run_all(data, store))
+    assert again.returncode == 0
+    assert "starts" not in again.stdout
+
+    changed = isc_jobs(*run_all(data, store, "--set", "postprocess.beta=0.1"))
+    started = [line.split()[0] for line in changed.stdout.splitlines() if line.endswith("  starts")]
+    assert started == ["postprocess", "evaluate"]
+
+    status = json.loads(isc_jobs("status", "test", "--store", store, "--json").stdout)
+    assert status["state"] == "succeeded"
+    assert "committed after" in isc_jobs("logs", "test", "train-v83", "--store", store).stdout
+
+    truth = data / "ground_truth_phase2.csv"
+    submission = next(store.glob("artifacts/postprocess/*/v107_iso.csv"))
+    assert "uAP" in isc_jobs("evaluate", submission, truth).stdout
+
+    weights = next(store.glob("artifacts/train-v107/*/checkpoint.pth.tar"))
+    given = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights))
+    assert given.returncode == 0, given.stdout + given.stderr
+    assert "train-v83" not in given.stdout
+
+    other = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights, "--set", "model.dimensions=128"))
+    assert other.returncode == 65
+    assert "of another shape: fc.weight" in other.stderr
+
+
+@pytest.mark.xdist_group("run")
+def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path, tmp_path: Path) -> None:
+    until = ["--until", "train-v83", "--set", "trainings.v83.sample_size=160"]
+    whole = isc_jobs(*run_all(data, tmp_path / "whole", *until))
+    assert whole.returncode == 0, whole.stdout
+    command = [sys.executable, "-m", "isc_jobs.controller", *map(str, run_all(data, tmp_path / "cut", *until))]
+    controller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cut").glob("checkpoints/*/step-*/marker.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = isc_jobs(*run_all(data, tmp_path / "cut", *until))
+    assert (second.returncode, "held by another controller" in second.stderr) == (75, True)
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait(60) == 130
+    resumed = isc_jobs("resume", "test", "--store", tmp_path / "cut")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    checkpoints = [next((tmp_path / name).glob("artifacts/train-v83/*/commit.json")) for name in ("whole", "cut")]
+    digests = [{f["name"]: f["sha256"] for f in json.loads(path.read_text())["files"]} for path in checkpoints]
+    assert digests[0]["checkpoint.pth.tar"] == digests[1]["checkpoint.pth.tar"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run-all", "--profile", "nothing", "--source", "."], 64, "unknown profile"),
+        (["run-all", "--profile", "demo"], 64, "--source is missing"),
+        (["run-all", "--profile", "demo", "--source", "/absent"], 64, "is not a folder"),
+        (["run-all", "--nonsense"], 64, "--help"),
+        (["status", "absent"], 64, "no run 'absent'"),
+        (["dataset", "make", "/absent", "--out", "x"], 64, "is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_code(arguments: list[str], code: int, sentence: str, tmp_path: Path) -> None:
+    result = isc_jobs(*arguments, env={"ISC_JOBS_STORE": str(tmp_path / "store")})
+    assert result.returncode == code
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.xdist_group("run")
+def test_bad_data_end_the_run_with_65(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    for path in sorted((broken / "train_images").iterdir())[:9]:
+        path.write_bytes(path.read_bytes()[:200])
+    result = isc_jobs(*run_all(broken, tmp_path / "store"))
+    assert result.returncode == 65
+    assert "data.max_bad_share" in result.stderr
+    shutil.rmtree(broken)
+    shutil.copytree(data, broken)
+    with (broken / "ground_truth_phase1.csv").open("a") as file:
+        file.write("Q99999,R000000\n")
+    result = isc_jobs(*run_all(broken, tmp_path / "store"))
+    assert (result.returncode, "'Q99999'" in result.stderr) == (65, True)
