@@ -98,7 +98,7 @@ def _report(ctx: Context, rows: list[_Row], truth: GroundTruth | None, settings:
         ("Data", table("Pictures", ("set", "count"), counts)),
         ("Time and versions", _times(ctx)),
     ]
-    return page(f"Copy detection: {ctx.spec.run}", lead, headline if rows else [], sections)
+    return page(f"Copy detection: {ctx.spec.run}", lead, headline, sections)
 
 
 def _score_table(rows: list[_Row]) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
-from torch import multiprocessing, nn
+from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from isc_jobs.spec.errors import UsageError
@@ -30,8 +31,8 @@ def test_values_and_gradients_equal_the_reference_over_many_steps(dtype: torch.d
         ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
         loss = contrastive_loss(functional.normalize(ours), labels, memory, 0.0, 1.1).total
         expected = reference(functional.normalize(theirs), labels)
-        loss.backward()
-        expected.backward()
+        torch.autograd.backward(loss)
+        torch.autograd.backward(expected)
         assert ours.grad is not None
         torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=0)
@@ -79,7 +80,7 @@ def _process(rank: int, folder: str, rows: np.ndarray[tuple[int, ...], np.dtype[
 def test_two_gloo_processes_equal_one_with_the_same_global_batch(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 8, 6)).astype(np.float32)
     expected = _train(World(0, 1, CPU), rows)
-    multiprocessing.spawn(_process, (str(tmp_path), rows), nprocs=2)
+    spawn(_process, (str(tmp_path), rows), nprocs=2)  # type: ignore[no-untyped-call]
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
         for ours, theirs in zip(found, expected, strict=True):

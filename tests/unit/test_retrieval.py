@@ -93,7 +93,7 @@ def test_perfect_files_score_one(tmp_path: Path) -> None:
     )
     for name in ("s.h5", "s.csv"):
         scores = evaluate_files(tmp_path / name, truth)
-        assert (scores.uap, scores.recall_at_p90) == (pytest.approx(1.0), 1.0)
+        assert [scores.uap, scores.recall_at_p90] == pytest.approx([1.0, 1.0])
     with pytest.raises(UsageError, match="expected descriptors"):
         evaluate_files(tmp_path / "s.txt", truth)
     truth.write_text("query_id,reference_id\nQ99999,R000000\n")
