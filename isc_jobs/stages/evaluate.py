@@ -71,7 +71,8 @@ def _top(queries: Descriptors, references: Descriptors, k: int) -> Matches:
     found = l2_neighbours(queries.rows, references.rows, k)
     width = found.positions.shape[1]
     return Matches(
-        [id_ for id_ in queries.ids for _ in range(width)], [references.ids[place] for place in found.positions.ravel()],
+        [id_ for id_ in queries.ids for _ in range(width)],
+        [references.ids[place] for place in found.positions.ravel()],
         found.scores.ravel().astype(float),
     )  # fmt: skip
 

@@ -15,7 +15,8 @@ import pytest
 PHOTOS = Path(__file__).parents[2] / "examples/photos"
 SMALL = [
     "trainings.v83.sample_size=32", "trainings.v83.epochs=2", "trainings.v83.restart_epoch=1",
-    "trainings.v86.sample_size=16", "trainings.v98.sample_size=16", "trainings.v86.epochs=1", "trainings.v98.epochs=1", "trainings.v107.epochs=1",
+    "trainings.v86.sample_size=16", "trainings.v98.sample_size=16", "trainings.v86.epochs=1", "trainings.v98.epochs=1",
+    "trainings.v107.epochs=1",
     "trainings.v83.input_size=32", "trainings.v86.input_size=32", "trainings.v98.input_size=32",
     "trainings.v107.input_size=32", "extract.input_size=32", "evaluate.compare=[untrained]",
     "compute.loader_workers=0", "compute.threads=1", "compute.checkpoint_every_steps=1",
