@@ -10,6 +10,8 @@ from isc_jobs.spec.errors import DataError
 
 Matrix = NDArray[np.float32]
 _QUERIES_AT_ONCE = 4096
+_BLOCK_BYTES = 64 << 20  # of scores held at once
+_WIDEST = 2048  # neighbours that faiss finds at once on a GPU
 
 
 class Neighbours(NamedTuple):
@@ -27,6 +29,9 @@ class RankedPairs(NamedTuple):
     scores: NDArray[np.float32]
 
 
+_NO_PAIRS = RankedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
 def inner_product_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
     """The k rows (all, if they are fewer) of largest inner product with each query; equal ones by position."""
     return _search(faiss.IndexFlatIP(rows.shape[1]), queries, rows, k, sign=1)
@@ -40,18 +45,34 @@ def l2_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
 def _search(index: Any, queries: Matrix, rows: Matrix, k: int, sign: int) -> Neighbours:
     check_finite("queries", queries)
     check_finite("rows searched", rows)
+    k = min(k, len(rows))
+    found = Neighbours(np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64))
+    if not found.scores.size:
+        return found
     if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(np.ascontiguousarray(rows, np.float32))
-    k = min(k, len(rows))
-    parts = [index.search(np.ascontiguousarray(queries[i : i + _QUERIES_AT_ONCE], np.float32), k)
-             for i in range(0, len(queries), _QUERIES_AT_ONCE)]  # fmt: skip
-    if not parts:
-        return Neighbours(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))
-    scores = sign * np.concatenate([part[0] for part in parts])
-    positions = np.concatenate([part[1] for part in parts])
-    order = np.lexsort((positions, -scores), axis=1)
-    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        part = slice(start, start + _QUERIES_AT_ONCE)
+        block = np.ascontiguousarray(queries[part], np.float32)
+        found.scores[part], found.positions[part] = _settled(index, block, k, k + 1, sign)
+    return found
+
+
+def _settled(index: Any, block: Matrix, k: int, width: int, sign: int) -> Neighbours:
+    """The best k of ``width`` neighbours, the lowest positions first among equals.
+
+    faiss drops any of several equal rows at its edge: where the k-th score still holds there, more are fetched.
+    """
+    width = min(width, index.ntotal, max(k, _WIDEST))
+    scores, positions = index.search(block, width)
+    scores = sign * scores + np.float32(0)  # adding 0 turns -0 into 0
+    order = np.lexsort((positions, -scores), axis=1)[:, :k]
+    best = Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
+    tied = best.scores[:, -1] == scores.min(axis=1)
+    if tied.any() and width < min(index.ntotal, _WIDEST):
+        best.scores[tied], best.positions[tied] = _settled(index, block[tied], k, 4 * width, sign)
+    return best
 
 
 def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
@@ -61,9 +82,11 @@ def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
     """
     check_finite("queries", queries)
     check_finite("references", references)
+    if cap < 1:
+        return _NO_PAIRS
     squares = np.einsum("ij,ij->i", references, references)
-    block = max(1, (64 << 20) // max(1, len(references) * 4))
-    best = RankedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    block = max(1, _BLOCK_BYTES // max(1, len(references) * 4))
+    best = _NO_PAIRS
     threshold = -np.inf
     for start in range(0, len(queries), block):
         part = queries[start : start + block]

@@ -1,8 +1,10 @@
 """Submission files: descriptors as HDF5, matches as CSV, and the ground truth beside them."""
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,29 +32,39 @@ def read_descriptors(path: Path, name: str) -> Descriptors:
         with h5py.File(path, "r") as file:
             if name not in file or f"{name}_ids" not in file:
                 raise DataError(f"{path.name} holds {', '.join(file) or 'nothing'}: expected {name} and {name}_ids")
-            rows, ids = np.asarray(file[name]), [bytes(id_).decode() for id_ in file[f"{name}_ids"][()]]
+            rows, raw = np.asarray(file[name]), np.asarray(file[f"{name}_ids"])
+            if raw.dtype.kind not in "SO" or raw.ndim != 1:
+                raise DataError(f"{path.name}: {name}_ids is {raw.dtype} {raw.shape}, expected strings (n,)")
+            ids = [bytes(id_).decode() for id_ in raw]
     except FileNotFoundError as error:
         raise UsageError(f"descriptors {path}: no such file") from error
-    except (OSError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise DataError(f"descriptors {path} are no HDF5 descriptor file: {error}") from error
-    if rows.ndim != 2 or len(rows) != len(ids) or rows.dtype != np.float32:
-        raise DataError(
-            f"{path.name}: {name} is {rows.dtype} {rows.shape} with {len(ids)} ids, expected float32 (n, d)"
-        )
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{path.name}: {name}_ids holds {len(ids) - len(set(ids))} ids twice")
-    check_finite(f"{path.name}: {name}", rows)
+    _check_descriptors(f"{path.name}: {name}", ids, rows)
     return Descriptors(ids, rows)
 
 
+def _check_descriptors(name: str, ids: list[str], rows: NDArray[Any]) -> None:
+    if rows.ndim != 2 or len(rows) != len(ids) or rows.dtype != np.float32:
+        raise DataError(f"{name} is {rows.dtype} {rows.shape} with {len(ids)} ids, expected float32 (n, d)")
+    if len(set(ids)) != len(ids):
+        first = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise DataError(f"{name}_ids holds {len(ids) - len(set(ids))} ids again, the first is {first!r}")
+    check_finite(name, rows)
+
+
 def write_descriptors(path: Path, queries: Descriptors, references: Descriptors) -> None:
-    """Write ``query``, ``reference`` and their ids (S6, S7, wider for longer ids), sorted by id."""
+    """Write ``query``, ``reference`` and their ids (S6, S7, wider for longer ids), sorted by id.
+
+    Raises DataError for what ``read_descriptors`` would refuse.
+    """
     with h5py.File(path, "w") as file:
         for name, width, part in (("query", 6, queries), ("reference", 7, references)):
+            _check_descriptors(f"{path.name}: {name}", part.ids, part.rows)
             order = sorted(range(len(part.ids)), key=part.ids.__getitem__)
             file[name] = part.rows[order]
-            ids = [part.ids[index] for index in order]
-            file[f"{name}_ids"] = np.array(ids, dtype=f"S{max(width, *map(len, ids))}")
+            ids = [part.ids[index].encode() for index in order]
+            file[f"{name}_ids"] = np.array(ids, dtype=f"S{max(width, *map(len, ids), 0)}")
 
 
 @dataclass(frozen=True)

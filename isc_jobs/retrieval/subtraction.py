@@ -17,7 +17,9 @@ def smooth(rows: Matrix, neighbours: int, power: float) -> Matrix:
 
 
 def subtract_negatives(rows: Matrix, negatives: Matrix, neighbours: int, beta: float) -> Matrix:
-    """Rows (n, d) minus beta times the mean of their nearest negatives (m, d), normalised."""
+    """Rows (n, d) minus beta times the mean of their nearest negatives (m, d), normalised; no negatives, no change."""
+    if not len(negatives):
+        return normalised(rows)
     found = inner_product_neighbours(rows, negatives, neighbours)
     result = np.empty_like(rows)
     for start in range(0, len(rows), 8192):

@@ -9,17 +9,23 @@ from typing import Any
 
 from PIL import Image
 
-from isc_jobs.report.charts import Line, line_chart, smoothed
-from isc_jobs.report.page import gallery, page, table
+from isc_jobs.report.charts import Chart, Line, draw
+from isc_jobs.report.gallery import Result, choose_examples, gallery
+from isc_jobs.report.page import Section, figure, page, table
+from isc_jobs.report.sections import data_tables, time_table, training_figure, version_table
 from isc_jobs.retrieval.metrics import Scores, check_ground_truth, rank_descriptors, score_matches
 from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import Descriptors, GroundTruth, Matches, read_descriptors, read_ground_truth
-from isc_jobs.spec.settings import Evaluate
+from isc_jobs.spec.settings import TRAINING_NAMES, Evaluate
 from isc_jobs.stages.postprocess import DESCRIPTORS
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.store.artifacts import Artifact
 from isc_jobs.vision.decode import decode_rgb
 from isc_jobs.vision.shards import ShardSet
+
+_LABELS = {"postprocess": "v107 + postprocess"}
+_COLOURS = {name: number for number, name in enumerate(("untrained", *TRAINING_NAMES, "postprocess"))}
+_KINDS = {"untrained": "dotted", "v83": "dashed", "v98": "dashed", "postprocess": "strong"}
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,18 @@ class _Row:
     matching: Scores
     ranked: Matches
 
+    @property
+    def label(self) -> str:
+        return _LABELS.get(self.name, self.name)
+
 
 def body(ctx: Context) -> dict[str, Any]:
-    """Write scores.json and report.html."""
+    """Write scores.json and report.html; without ground truth there are no rows, and the report says so."""
     settings = Evaluate.model_validate(ctx.spec.settings["evaluate"])
     data = ctx.input("download")
     truth_name = f"ground_truth_{ctx.spec.settings['queries']}.csv"
     truth = read_ground_truth(data.path(truth_name)) if truth_name in data.names() else None
-    files = list(_descriptor_files(ctx))
-    rows: list[_Row] = []
-    for done, (name, artifact, file) in enumerate(files if truth else [], start=1):
-        assert truth is not None
-        rows.append(_score(name, artifact, file, truth, settings.results_per_query))
-        ctx.progress(done, len(files))
+    rows = list(_score_all(ctx, truth, settings.results_per_query)) if truth else []
     scores = {
         "rows": [{"name": r.name, "descriptor": _numbers(r.descriptor), "matching": _numbers(r.matching)} for r in rows]
     }
@@ -50,12 +55,20 @@ def body(ctx: Context) -> dict[str, Any]:
     return _numbers(rows[-1].descriptor) if rows else {}
 
 
+def _score_all(ctx: Context, truth: GroundTruth, results: int) -> Iterator[_Row]:
+    files = list(_descriptor_files(ctx))
+    for done, (name, artifact, file) in enumerate(files, start=1):
+        yield _score(name, artifact, file, truth, results)
+        ctx.progress(done, len(files))
+
+
 def _descriptor_files(ctx: Context) -> Iterator[tuple[str, Artifact, str]]:
+    """Name, output and file of every input with descriptors, in the pipeline's order."""
     for name in ctx.spec.inputs:
-        if name.startswith("extract-"):
-            yield name.removeprefix("extract-"), ctx.input(name), "descriptors.h5"
-    yield "v107", ctx.input("extract"), "descriptors.h5"
-    yield "v107 + postprocess", ctx.input("postprocess"), DESCRIPTORS
+        if name == "postprocess":
+            yield name, ctx.input(name), DESCRIPTORS
+        elif name.startswith("extract"):
+            yield name.removeprefix("extract").removeprefix("-") or "v107", ctx.input(name), "descriptors.h5"
 
 
 def _score(name: str, artifact: Artifact, file: str, truth: GroundTruth, results: int) -> _Row:
@@ -82,98 +95,121 @@ def _numbers(scores: Scores) -> dict[str, float]:
 
 
 def _report(ctx: Context, rows: list[_Row], truth: GroundTruth | None, settings: Evaluate) -> str:
-    manifest = json.loads(ctx.input("download").path("manifest.json").read_text("utf-8"))
-    counts = [(name.replace("_", " "), str(entry["count"])) for name, entry in manifest["sets"].items()]
-    counts.append(("bad pictures, left out", str(manifest["bad"])))
-    headline = [
-        (f"{rows[-1].descriptor.uap:.3f}", "uAP"),
-        (f"{rows[-1].descriptor.recall_at_p90:.3f}", "recall at precision 90"),
-    ]
-    lead = f"{len(truth.queries)} queries, {len(truth.pairs)} of them edited copies." if truth else (
-        "The data hold no ground truth for these queries: descriptors were made, nothing could be scored."
-    )  # fmt: skip
+    commits = [ctx.input(name).commit for name in ctx.spec.inputs]
     sections = [
-        ("Scores", _score_table(rows)),
-        ("Curves", f'<div class="charts">{_precision_recall(rows)}{_training_charts(ctx)}</div>'),
+        *_score_sections(rows),
         *(_galleries(ctx, rows[-1], truth, settings.gallery) if rows and truth else []),
-        ("Data", table("Pictures", ("set", "count"), counts)),
-        ("Time and versions", _times(ctx)),
+        Section("Training", "The loss is the sum of its positive and negative part.", _training_charts(ctx)),
+        Section("Data", "", _data(ctx, truth)),
+        Section("Time and versions", "", f'<div class="sides">{time_table(commits)}{version_table(commits)}</div>'),
     ]
-    return page(f"Copy detection: {ctx.spec.run}", lead, headline, sections)
+    return page(f"Copy detection: {ctx.spec.run}", _lead(ctx, rows, truth), _tiles(rows), sections)
 
 
-def _score_table(rows: list[_Row]) -> str:
+def _lead(ctx: Context, rows: list[_Row], truth: GroundTruth | None) -> list[str]:
+    phase = ctx.spec.settings["queries"].replace("phase", "phase ")
+    if truth is None:
+        return [f"The data hold no ground truth for the queries of {phase}: nothing could be scored."]
+    copies = len({query for query, _ in truth.pairs})
+    lines = [f"{len(truth.queries):,} queries of {phase}, {copies:,} of them edited copies of a reference picture."]
+    best = max(rows, key=lambda row: row.descriptor.uap, default=None)
+    if best is not None and best.descriptor.uap > rows[-1].descriptor.uap:
+        lines.append(
+            f"Here {best.label} has a higher uAP ({best.descriptor.uap:.4f}) than the last row, {rows[-1].label} "
+            f"({rows[-1].descriptor.uap:.4f})."
+        )
+    return lines
+
+
+def _tiles(rows: list[_Row]) -> list[tuple[str, str]]:
+    if not rows:
+        return []
+    last = rows[-1].descriptor
+    tiles = [(f"{last.uap:.4f}", f"uAP, {rows[-1].label}"), (f"{last.recall_at_p90:.4f}", "recall at precision 0.9")]
+    return tiles + [(f"{row.descriptor.uap:.4f}", "uAP, untrained") for row in rows[:-1] if row.name == "untrained"]
+
+
+def _score_sections(rows: list[_Row]) -> list[Section]:
     cells = [
-        (row.name, *(f"{value:.4f}" for s in (row.descriptor, row.matching) for value in (s.uap, s.recall_at_p90)))
+        (row.label, *(f"{value:.4f}" for s in (row.descriptor, row.matching) for value in (s.uap, s.recall_at_p90)))
         for row in rows
     ]
-    header = ("descriptors", "uAP", "R@P90", "uAP, matching", "R@P90, matching")
-    return table("Descriptor track: one cap over all queries; matching track: ten results a query", header, cells)
+    header = ("descriptors", "uAP, descriptor", "R@P90, descriptor", "uAP, matching", "R@P90, matching")
+    scores = table("Scores on both tracks", header, cells, marked=len(rows) - 1)
+    note = (
+        "Descriptor track: the best pairs of all queries under one cap; matching track: as many results for every "
+        "query. uAP is the micro average precision, R@P90 the highest recall at precision 0.9 or more."
+    )
+    return [
+        Section("Scores", note, scores if rows else ""),
+        Section("Precision and recall", "", figure("Descriptor track", _curves(rows), wide=True)),
+    ]  # fmt: skip
 
 
-def _precision_recall(rows: list[_Row]) -> str:
-    lines = [
-        Line(row.name, list(zip(row.descriptor.recall, row.descriptor.precision, strict=True)), colour=number)
-        for number, row in enumerate(rows)
-    ]
-    return line_chart("Precision over recall", "recall", lines, (0.0, 1.0))
+def _curves(rows: list[_Row]) -> str:
+    """Precision after every hit; the dashed level is precision 0.9."""
+    lines = []
+    for row in rows:
+        recall, precision = row.descriptor.recall, row.descriptor.precision
+        hits = [place for place in range(len(recall)) if recall[place] > (recall[place - 1] if place else 0)]
+        points = [(float(recall[place]), float(precision[place])) for place in hits]
+        lines.append(Line(row.label, points, _COLOURS[row.name], _KINDS.get(row.name, "")))
+    chart = Chart(
+        title="Precision and recall", x_name="recall", y_name="precision", width=1000, height=380,
+        x_range=(0.0, 1.0), y_range=(0.0, 1.0), level=0.9,
+    )  # fmt: skip
+    return draw(chart, lines)
 
 
 def _training_charts(ctx: Context) -> str:
     charts = []
-    for number, name in enumerate(name for name in ctx.spec.inputs if name.startswith("train-")):
-        with ctx.input(name).path("history.csv").open(encoding="utf-8") as file:
-            history = list(csv.DictReader(file))
-        loss = [(float(row["step"]), float(row["loss"])) for row in history]
-        rate = [(float(row["step"]), float(row["lr"])) for row in history]
-        curves = [Line("loss", loss, faint=True, colour=number), Line("loss, smoothed", smoothed(loss), colour=number)]
-        charts.append(line_chart(f"{name}: loss", "step", curves))
-        charts.append(line_chart(f"{name}: learning rate", "step", [Line("learning rate", rate, colour=number)]))
-    return "".join(charts)
+    for name in (name for name in ctx.spec.inputs if name.startswith("train-")):
+        history = _read_rows(ctx.input(name), "history.csv")
+        charts.append(training_figure(name, history, _COLOURS[name.removeprefix("train-")]))
+    return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
 
 
-def _galleries(ctx: Context, row: _Row, truth: GroundTruth, most: int) -> list[tuple[str, str]]:
-    """Matches and false matches by score, misses by id, of the last row."""
-    pairs = list(zip(row.ranked.queries, row.ranked.references, row.ranked.scores, strict=True))
-    pairs = [pair for pair in pairs if pair[0] in truth.queries]
-    best: dict[str, tuple[str, str, float]] = {}
-    for query, reference, score in pairs:
-        best.setdefault(query, (query, reference, score))
-    right = [pair for pair in best.values() if pair[:2] in truth.pairs]
-    wrong = [pair for pair in best.values() if pair[:2] not in truth.pairs]
-    found = {pair[:2] for pair in pairs}
-    missed = [
-        (q, r, float("nan"))
-        for q, r in sorted(truth.pairs - found | {p for p in truth.pairs if best.get(p[0], p)[:2] != p})
+def _data(ctx: Context, truth: GroundTruth | None) -> str:
+    data = ctx.input("download")
+    manifest = json.loads(data.path("manifest.json").read_text("utf-8"))
+    return data_tables(manifest, _read_rows(data, "bad_images.csv"), len(truth.pairs) if truth else None)
+
+
+def _read_rows(artifact: Artifact, name: str) -> list[dict[str, str]]:
+    with artifact.path(name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _galleries(ctx: Context, row: _Row, truth: GroundTruth, most: int) -> list[Section]:
+    """Matches, misses and false matches of one row of the scores."""
+    ranked = [
+        Result(query, reference, float(score))
+        for query, reference, score in zip(row.ranked.queries, row.ranked.references, row.ranked.scores, strict=True)
+        if query in truth.queries
     ]
+    examples = choose_examples(ranked, truth.pairs, most)
     show = _Pictures(ctx)
-    spread = right[:: max(1, len(right) // most)] if most else []
+    unit = "The score is minus the squared L2 distance: 0 is the same descriptor."
     return [
-        ("Matches", gallery(show.card(pair, f"score {pair[2]:.3f}") for pair in spread[:most])),
-        ("Misses", gallery(show.card(pair, "the original, not found first") for pair in missed[:most])),
-        ("False matches", gallery(show.card(pair, f"score {pair[2]:.3f}") for pair in wrong[:most])),
-    ]
+        Section("Matches", f"Originals found first, from the surest to the least sure. {unit}",
+                gallery(examples.matches, show)),
+        Section("Misses", "Copies whose original a wrong reference outranks, the worst first.",
+                gallery(examples.misses, show)),
+        Section("False matches", "Wrong references found first, the surest first.",
+                gallery(examples.false_matches, show)),
+    ]  # fmt: skip
 
 
 class _Pictures:
+    """Pictures by set, "query" or "reference", and id."""
+
     def __init__(self, ctx: Context) -> None:
-        data = ctx.input("download")
-        self._sets = [ShardSet(data, name) for name in (f"query_{ctx.spec.settings['queries']}", "reference")]
-        self._places = [{id_: place for place, id_ in enumerate(pictures.ids)} for pictures in self._sets]
+        names = {"query": f"query_{ctx.spec.settings['queries']}", "reference": "reference"}
+        self._sets = {kind: ShardSet(ctx.input("download"), name) for kind, name in names.items()}
+        self._places = {kind: {id_: i for i, id_ in enumerate(pictures.ids)} for kind, pictures in self._sets.items()}
 
-    def card(self, pair: tuple[str, str, float], note: str) -> tuple[str, Image.Image, str, Image.Image, str]:
-        query, reference = (
-            decode_rgb(pictures.read(places[id_]), reduce_to=160)
-            for pictures, places, id_ in zip(self._sets, self._places, pair[:2], strict=True)
-        )
-        return pair[0], query, pair[1], reference, note
-
-
-def _times(ctx: Context) -> str:
-    commits = {name: ctx.input(name).commit for name in ctx.spec.inputs}
-    times = table("Stages", ("stage", "seconds"), [(name, f"{commit.seconds:.1f}") for name, commit in commits.items()])
-    provenance = {name: value for commit in commits.values() for name, value in commit.provenance.items()}
-    return times + table("Versions", ("package", "version"), sorted(provenance.items()))
+    def __call__(self, kind: str, id_: str) -> Image.Image:
+        return decode_rgb(self._sets[kind].read(self._places[kind][id_]), reduce_to=160)
 
 
 if __name__ == "__main__":
