@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.errors import DataError, Terminated, UsageError
 from isc_jobs.spec.settings import Data
 from isc_jobs.stages.ground_truth import copy_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
@@ -31,7 +31,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def body(ctx: Context) -> dict[str, Any]:
     """Pack every set, copy the ground truth, list bad pictures; raises DataError if too many are bad."""
     source = open_source(ctx.spec.execution["source"], anonymous=bool(ctx.spec.execution.get("anonymous")))
-    sets = list_sets(source)
+    sets, ignored = list_sets(source)
+    ctx.log(f"{sum(map(len, sets.values()))} pictures, {ignored} other files ignored")
     packer = _Packer(ctx, source, sum(len(keys) for keys in sets.values()))
     manifest: dict[str, Any] = {"sets": {}}
     ids: dict[str, set[str]] = {}
@@ -41,18 +42,28 @@ def body(ctx: Context) -> dict[str, Any]:
     packer.write_bad()
     manifest["bad"] = len(packer.bad)
     (ctx.out / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    copy_ground_truth(source, ids, {key for key, _ in packer.bad}, ctx.out)
-    return {"bad": len(packer.bad)} | {name: entry["count"] for name, entry in manifest["sets"].items()}
+    # Ground truth never names training pictures, whatever their ids.
+    lost = {key for key, _ in packer.bad if FOLDERS[key.split("/")[0]] != "train"}
+    copy_ground_truth(source, ids, lost, ctx.out)
+    return {"bad": len(packer.bad), "ignored": ignored} | {
+        name: entry["count"] for name, entry in manifest["sets"].items()
+    }
 
 
-def list_sets(source: Source) -> dict[str, list[str]]:
-    """Keys of the pictures of every set, sorted by id; raises UsageError or DataError for a wrong layout."""
+def list_sets(source: Source) -> tuple[dict[str, list[str]], int]:
+    """Keys of the pictures of every set, sorted by id, and the number of other files in the sets' folders.
+
+    Raises UsageError or DataError for a wrong layout.
+    """
+    ignored = 0
     sets: dict[str, dict[str, str]] = {}
     for info in source.list():
         path = PurePosixPath(info.key)
-        if len(path.parts) != 2 or path.parts[0] not in FOLDERS or path.name.startswith("."):
+        if path.parts[0] not in FOLDERS or len(path.parts) == 1:
             continue
-        if path.suffix.lower().lstrip(".") not in IMAGES:
+        hidden = path.name.startswith(".")
+        if hidden or len(path.parts) != 2 or path.suffix.lower().lstrip(".") not in IMAGES:
+            ignored += 1
             continue
         if not _ID.fullmatch(path.stem):
             raise DataError(f"{source.uri}: {info.key!r}: an id may hold letters, digits and . _ - and 64 characters")
@@ -65,7 +76,7 @@ def list_sets(source: Source) -> dict[str, list[str]]:
             f"source {source.uri} holds no pictures in train_images/ or reference_images/: "
             "make such a data set with `isc-jobs dataset make`"
         )
-    return {name: [keys[id_] for id_ in sorted(keys)] for name, keys in sorted(sets.items())}
+    return {name: [keys[id_] for id_ in sorted(keys)] for name, keys in sorted(sets.items())}, ignored
 
 
 class _Packer:
@@ -148,24 +159,28 @@ class _Packer:
 
     def _resume(self, shard: str, keys: list[str]) -> int:
         """Take a finished shard of an earlier attempt; how many keys it took, 0 if there is none."""
+        path = self._ctx.out / shard
         try:
             kept = json.loads(self._ctx.store.get(self._kept(shard) + ".json")[0])
-        except NotFound:
+            taken, bad = int(kept["taken"]), [(str(key), str(reason)) for key, reason in kept["bad"]]
+            self._ctx.store.download(self._kept(shard), path)
+            self._ctx.store.download(self._kept(shard) + ".csv", path.with_suffix(".csv"))
+            same = kept["tar"] == file_sha256(path) and kept["csv"] == file_sha256(path.with_suffix(".csv"))
+            same = same and keys[taken - 1] == kept["last"]
+        except (NotFound, ValueError, LookupError, TypeError):  # none, or damaged: packed anew
             return 0
-        path = self._ctx.out / shard
-        self._ctx.store.download(self._kept(shard), path)
-        self._ctx.store.download(self._kept(shard) + ".csv", path.with_suffix(".csv"))
-        same = kept["tar"] == file_sha256(path) and kept["csv"] == file_sha256(path.with_suffix(".csv"))
-        if not same or kept["taken"] > len(keys) or keys[kept["taken"] - 1] != kept["last"]:
+        if not same:
             return 0
-        self.bad += [(key, reason) for key, reason in kept["bad"]]
-        self._step(kept["taken"])
-        return int(kept["taken"])
+        self.bad += bad
+        self._step(taken)
+        return taken
 
     def _kept(self, shard: str) -> str:
         return f"checkpoints/{self._ctx.spec.key}/{Path(shard).name}"
 
     def _step(self, count: int) -> None:
+        if self._ctx.stop_requested:
+            raise Terminated("download was told to stop: finished shards are kept, run it again to go on")
         self._done += count
         self._ctx.progress(self._done, self._total, bad=len(self.bad))
 

@@ -1,6 +1,7 @@
 """Decoding of any picture to RGB, safely."""
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -10,6 +11,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from isc_jobs.spec.errors import DataError
 
 Image.MAX_IMAGE_PIXELS = None  # the bound is a setting, checked before pixels are decoded
+# By module and once: catch_warnings is not safe in the threads that decode.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+_FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+# Whatever Pillow's readers let through on damaged bytes.
+_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+               MemoryError, EOFError, RuntimeError, struct.error)  # fmt: skip
 Pixels = NDArray[np.uint8]
 
 
@@ -25,8 +32,9 @@ def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | N
     if not data:
         raise BadImage("empty file")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format not in _FORMATS:  # EPS would start Ghostscript
+                raise BadImage(f"format {image.format} is none of {', '.join(sorted(_FORMATS))}")
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise BadImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
@@ -36,7 +44,7 @@ def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | N
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise BadImage("no known image format") from error
-    except (OSError, SyntaxError, ValueError, IndexError, TypeError, MemoryError, EOFError) as error:
+    except _UNREADABLE as error:
         raise BadImage(f"cannot be decoded: {' '.join(str(error).split())[:120]}") from error
 
 

@@ -95,7 +95,8 @@ class ShardSet:
         return len(self._rows)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one picture."""
+        """The encoded bytes of one picture; raises IndexError, and DataError if the shard was cut."""
+        index = range(len(self._rows))[index]  # as a list takes it: from the end, or refused
         row = self._rows[index]
         data = os.pread(self._descriptor(bisect.bisect_right(self._ends, index)), row.size, row.offset)
         if len(data) != row.size:

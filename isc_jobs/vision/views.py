@@ -102,7 +102,7 @@ def _overlay(image: Pixels, other: Pixels, views: Views, rng: Generator) -> Pixe
     height, width = ground.shape[:2]
     share = rng.uniform(views.overlay_size.low, views.overlay_size.high)
     opacity = rng.uniform(views.overlay_min_opacity, 1.0)
-    h = max(1, round(height * share))
+    h = min(height, max(1, round(height * share)))
     w = min(width, max(1, round(h * top.shape[1] / top.shape[0])))
     y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     result = ground.copy()

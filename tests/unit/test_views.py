@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from isc_jobs.spec.profile import load_settings
+from isc_jobs.spec.settings import Range
 from isc_jobs.vision.decode import BadImage, decode_rgb, load_resized
 from isc_jobs.vision.views import hard_view, moderate_view
 
@@ -66,3 +67,11 @@ def test_views_take_any_size_never_raise_and_repeat(shape: tuple[int, int]) -> N
         assert view.dtype == np.uint8
         np.testing.assert_array_equal(view, hard_view(image, other, 48, VIEWS, np.random.default_rng(seed)))
         assert moderate_view(image, 48, np.random.default_rng(seed)).shape == (48, 48, 3)
+
+
+def test_an_overlay_larger_than_its_ground_is_cut_to_it() -> None:
+    assert VIEWS is not None
+    large = VIEWS.model_copy(update={"overlay_probability": 1.0, "overlay_size": Range(low=1.0, high=3.0)})
+    image = np.zeros((20, 30, 3), np.uint8)
+    for seed in range(50):
+        assert hard_view(image, image, 32, large, np.random.default_rng(seed)).shape == (32, 32, 3)

@@ -1,0 +1,255 @@
+"""The download stage: odd files one by one, a killed attempt, wrong ground truth; run as the stage runs."""
+
+import csv
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isc_jobs.spec.errors import DataError, Terminated, UsageError
+from isc_jobs.spec.stage import StageSpec
+from isc_jobs.stages.download import body
+from isc_jobs.stages.runner import Context
+from isc_jobs.store import open_store
+from isc_jobs.vision.decode import decode_rgb
+from isc_jobs.vision.shards import ShardSet
+
+
+def picture(seed: int = 0, kind: str = "PNG", mode: str = "RGB", side: int = 24, **options: object) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(data, kind, **options)
+    return data.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "source"
+    for folder, ids in (
+        ("train_images", ["T000000", "T000001"]), ("reference_images", ["R000000", "R000001", "R000002"]),
+        ("query_images", ["Q00000", "Q00001"]), ("query_images_phase2", ["Q50000"]),
+    ):  # fmt: skip
+        (root / folder).mkdir(parents=True)
+        for number, id_ in enumerate(ids):
+            (root / folder / f"{id_}.png").write_bytes(picture(number))
+    return root
+
+
+def context(tmp_path: Path, source: Path, attempt: int = 1, **data: float) -> Context:
+    settings = {"max_bad_share": 0.0, "max_pixels": 10_000, "shard_megabytes": 1} | data
+    spec = StageSpec(
+        program="download", stage="download", key="k" * 64, run="test", attempt=attempt, store=str(tmp_path / "store"),
+        settings={"data": settings}, inputs={}, parameters={},
+        execution={"source": str(source), "compute": {"download_workers": 3}},
+    )  # fmt: skip
+    return Context(spec, open_store(spec.store), tmp_path / f"work-{attempt}")
+
+
+class Out:
+    def __init__(self, ctx: Context) -> None:
+        self.root = ctx.out
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+
+def contents(ctx: Context) -> dict[str, bytes]:
+    files = (path for path in ctx.out.rglob("*") if path.is_file())
+    return {path.relative_to(ctx.out).as_posix(): path.read_bytes() for path in files}
+
+
+def bad_rows(ctx: Context) -> dict[str, str]:
+    with (ctx.out / "bad_images.csv").open(newline="") as file:
+        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_bytes_are_packed_unchanged_and_sorted_by_id(tmp_path: Path, source: Path) -> None:
+    ctx = context(tmp_path, source)
+    summary = body(ctx)
+    assert summary == {"bad": 0, "ignored": 0, "train": 2, "reference": 3, "query_phase1": 2, "query_phase2": 1}
+    references = ShardSet(Out(ctx), "reference")
+    assert references.ids == ["R000000", "R000001", "R000002"]
+    assert [references.read(n) for n in range(3)] == [picture(n) for n in range(3)]
+    manifest = json.loads((ctx.out / "manifest.json").read_text())
+    assert manifest["sets"]["train"] == {"shards": ["shards/train-00000.tar"], "count": 2}
+    assert not list(ctx.out.glob("ground_truth*"))  # the source has none
+
+
+ODD: dict[str, tuple[str, bytes, str | None]] = {
+    "wrong extension": ("a.jpg", picture(kind="PNG"), None),
+    "upper-case extension": ("a.JPG", picture(kind="JPEG"), None),
+    "CMYK": ("a.jpg", picture(kind="JPEG", mode="CMYK"), None),
+    "palette": ("a.png", picture(mode="P", transparency=3), None),
+    "alpha": ("a.png", picture(mode="RGBA"), None),
+    "grey with alpha": ("a.png", picture(mode="LA"), None),
+    "16 bits": ("a.png", picture(mode="I;16") if "I;16" in Image.MODES else picture(mode="I"), None),
+    "one bit": ("a.tiff", picture(kind="TIFF", mode="1"), None),
+    "animated": ("a.gif", picture(kind="GIF", save_all=True, append_images=[Image.new("RGB", (24, 24))]), None),
+    "one pixel": ("a.webp", picture(kind="WEBP", side=1), None),
+    "zero bytes": ("a.jpg", b"", "empty file"),
+    "no picture": ("a.jpg", b"<html>access denied</html>", "no known image format"),
+    "cut": ("a.jpg", picture(kind="JPEG", side=64)[:900], "cannot be decoded"),
+    "bomb": ("a.png", picture(side=101), "101x101 is more than 10000 pixels"),
+    "PostScript": ("a.jpg", picture(kind="EPS"), "format EPS is none of"),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "reason"), ODD.values(), ids=list(ODD))
+def test_an_odd_file_is_packed_or_listed_as_bad(
+    tmp_path: Path, source: Path, name: str, data: bytes, reason: str | None
+) -> None:
+    (source / "train_images" / name).write_bytes(data)
+    ctx = context(tmp_path, source, max_bad_share=0.2)
+    summary = body(ctx)
+    train = ShardSet(Out(ctx), "train")
+    if reason is None:
+        assert (summary["bad"], train.ids) == (0, ["T000000", "T000001", "a"])
+        assert train.read(2) == data
+        assert decode_rgb(train.read(2)).mode == "RGB"
+    else:
+        assert (summary["bad"], train.ids) == (1, ["T000000", "T000001"])
+        assert reason in bad_rows(ctx)[f"train_images/{name}"]
+
+
+def test_other_and_hidden_files_are_ignored_and_counted(tmp_path: Path, source: Path) -> None:
+    for name in (".DS_Store", "._T000000.png", "notes.txt", "Thumbs.db"):
+        (source / "train_images" / name).write_bytes(b"x")
+    (source / "README.md").write_text("outside the sets' folders")
+    assert body(context(tmp_path, source))["ignored"] == 4
+
+
+def test_too_many_bad_pictures_end_the_stage_with_count_and_examples(tmp_path: Path, source: Path) -> None:
+    for name in ("T000007.jpg", "T000008.jpg"):
+        (source / "train_images" / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 10 pictures are bad.*10.00%.*train_images/T000007.jpg: empty file"):
+        body(context(tmp_path, source, max_bad_share=0.1))
+
+
+def test_one_id_twice_in_a_set_is_refused(tmp_path: Path, source: Path) -> None:
+    (source / "train_images/T000000.jpg").write_bytes(picture(kind="JPEG"))
+    with pytest.raises(DataError, match=r"id T000000 is there twice: train_images/T000000.jpg and .*png"):
+        body(context(tmp_path, source))
+
+
+@pytest.mark.parametrize("name", ["a b.png", "ä.png", "a'b.png", "-a.png", f"{'a' * 65}.png"])
+def test_an_unsafe_id_is_refused(tmp_path: Path, source: Path, name: str) -> None:
+    (source / "train_images" / name).write_bytes(picture())
+    with pytest.raises(DataError, match="an id may hold letters"):
+        body(context(tmp_path, source))
+
+
+def test_a_source_that_is_missing_or_holds_no_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
+        body(context(tmp_path, tmp_path / "absent"))
+    (tmp_path / "empty/train_images").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds no pictures in train_images/"):
+        body(context(tmp_path, tmp_path / "empty"))
+
+
+@pytest.fixture
+def large(source: Path) -> Path:
+    """Noise: 400 kB a picture, so that three fill a shard of 1 MB; one of them bad."""
+    for number in range(10, 20):
+        (source / "train_images" / f"T0000{number}.png").write_bytes(picture(number, side=365))
+    (source / "train_images/T000012.png").write_bytes(b"")
+    return source
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_at(ctx: Context, step: int) -> None:
+    def progress(done: int, _total: int, **_: Any) -> None:
+        if done >= step:
+            raise Killed
+
+    ctx.progress = progress
+    with pytest.raises(Killed):
+        body(ctx)
+
+
+BIG: dict[str, Any] = {"max_pixels": 1_000_000, "max_bad_share": 0.2}
+
+
+def test_a_killed_attempt_is_taken_up_and_ends_the_same_to_the_bit(tmp_path: Path, large: Path) -> None:
+    whole = context(tmp_path / "whole", large, **BIG)
+    body(whole)
+    assert len(json.loads((whole.out / "manifest.json").read_text())["sets"]["train"]["shards"]) > 2
+    killed_at(context(tmp_path, large, 1, **BIG), 15)
+    kept = sorted((tmp_path / "store/checkpoints").rglob("*.json"))
+    assert len(kept) >= 2
+    for number in (10, 11):  # of the first shard: it must not be read again
+        (large / f"train_images/T0000{number}.png").write_bytes(b"changed")
+    second = context(tmp_path, large, 2, **BIG)
+    body(second)
+    assert contents(second) == contents(whole)
+
+
+@pytest.mark.parametrize("damage", ["gone tar", "gone csv", "cut tar", "no JSON", "empty JSON"])
+def test_a_damaged_kept_shard_is_packed_anew(tmp_path: Path, large: Path, damage: str) -> None:
+    whole = context(tmp_path / "whole", large, **BIG)
+    body(whole)
+    killed_at(context(tmp_path, large, 1, **BIG), 15)
+    tar = next((tmp_path / "store/checkpoints").rglob("train-00000.tar"))
+    if damage.startswith("gone"):
+        (tar if damage == "gone tar" else tar.with_name(f"{tar.name}.csv")).unlink()
+    elif damage == "cut tar":
+        tar.write_bytes(tar.read_bytes()[:-1])
+    else:
+        tar.with_name(f"{tar.name}.json").write_text("{" if damage == "no JSON" else "{}")
+    second = context(tmp_path, large, 2, **BIG)
+    body(second)
+    assert contents(second) == contents(whole)
+
+
+def test_a_request_to_stop_ends_the_stage_as_terminated(tmp_path: Path, large: Path) -> None:
+    ctx = context(tmp_path, large, **BIG)
+    before = signal.signal(signal.SIGTERM, ctx.request_stop)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Terminated, match="run it again"):
+            body(ctx)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def truth(source: Path, *rows: str) -> None:
+    (source / "ground_truth_phase1.csv").write_text("\n".join(("query_id,reference_id", *rows)) + "\n")
+
+
+def test_the_ground_truth_is_copied_without_rows_of_bad_pictures(tmp_path: Path, source: Path) -> None:
+    (source / "query_images/Q00001.png").write_bytes(b"")
+    (source / "train_images/R000002.png").write_bytes(b"")  # a bad training picture of a reference's name
+    truth(source, "Q00000,R000002", "Q00001,R000001", "Q00000,")
+    ctx = context(tmp_path, source, max_bad_share=0.5)
+    body(ctx)
+    copied = (ctx.out / "ground_truth_phase1.csv").read_text()
+    assert copied == "query_id,reference_id\nQ00000,R000002\nQ00000,\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["Q00000,R000000", "Q00009,"], "line 3: query 'Q00009' is not among the 2"),
+        (["Q00000,R999999"], "line 2: reference 'R999999' is not among the 3"),
+        (["Q00000,R000000", "Q00000,R000000"], "line 3 repeats line 2: Q00000,R000000"),
+        (["Q00000"], "line 2: expected query_id,reference_id, found 'Q00000'"),
+    ],
+)
+def test_a_wrong_ground_truth_names_its_line(tmp_path: Path, source: Path, rows: list[str], sentence: str) -> None:
+    truth(source, *rows)
+    with pytest.raises(DataError, match=sentence):
+        body(context(tmp_path, source))
+
+
+def test_a_wrong_header_is_shown(tmp_path: Path, source: Path) -> None:
+    (source / "ground_truth_phase2.csv").write_text("query,reference\nQ50000,R000000\n")
+    with pytest.raises(DataError, match="expected the header query_id,reference_id, found 'query,reference'"):
+        body(context(tmp_path, source))
