@@ -22,7 +22,7 @@ from isc_jobs.spec.errors import ExitCode, IscJobsError
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.stages.progress import Progress
 from isc_jobs.store import Store, open_store
-from isc_jobs.store.artifacts import Artifact, open_artifact, publish, read_commit
+from isc_jobs.store.artifacts import Artifact, open_artifact, publish, read_commit, uncommit, verify_commit
 
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
 
@@ -69,9 +69,9 @@ class Context:
         """A committed input by its name in the specification."""
         return open_artifact(self.store, self.spec.inputs[name], self.cache)
 
-    def log(self, line: str) -> None:
-        """A line of the log, from rank 0 only."""
-        if self.is_main:
+    def log(self, line: str, *, every_rank: bool = False) -> None:
+        """A line of the log, from rank 0 alone if not said otherwise."""
+        if self.is_main or every_rank:
             print(f"{self.spec.stage}  {line}", flush=True)
 
     def request_stop(self, signum: int, _frame: FrameType | None) -> None:
@@ -125,9 +125,13 @@ def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Pat
     spec = StageSpec.read(spec_file)
     store = open_store(spec.store)
     ref = InputRef(stage=spec.stage, key=spec.key)
-    if read_commit(store, ref) is not None:
+    commit = read_commit(store, ref)
+    if commit is not None and verify_commit(store, commit):
         print(f"{spec.stage}  finished before, nothing to do", flush=True)
         return int(ExitCode.OK)
+    if commit is not None:
+        print(f"{spec.stage}  files of the finished output are lost, it is made again", flush=True)
+        uncommit(store, ref)
     scratch = work or Path(tempfile.mkdtemp(prefix=f"isc-jobs-{program}-"))
     context = Context(spec, store, scratch, int(os.environ.get("RANK", "0")))
     signal.signal(signal.SIGTERM, context.request_stop)

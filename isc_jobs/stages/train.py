@@ -33,9 +33,8 @@ def body(ctx: Context) -> dict[str, Any]:
     with join_world() as world:
         samples = open_samples(training, ctx.input("data"))
         trainer = _start(ctx, training, compute, world)
-        ctx.log(
-            f"{len(samples)} {training.samples}, {world.size} processes on {world.device.type}, step {trainer.step}"
-        )
+        place = f"rank {world.rank} of {world.size} on {world.device.type}"
+        ctx.log(f"{len(samples)} {training.samples}, {place}, from step {trainer.step}", every_rank=True)
         hooks = Hooks(
             progress=ctx.progress,
             save=lambda step, state: _save(ctx, step, state),

@@ -67,6 +67,11 @@ def verify_commit(store: Store, commit: Commit) -> bool:
     return all(info is not None and info.size == e.size for info, e in zip(infos, commit.files, strict=True))
 
 
+def uncommit(store: Store, ref: InputRef) -> None:
+    """Forget that an output was finished; its files stay until they are written again."""
+    store.delete(f"{prefix(ref)}/commit.json")
+
+
 def publish(
     store: Store, ref: InputRef, folder: Path, *, run: str, attempt: int,
     summary: dict[str, Any], provenance: dict[str, str], seconds: float,

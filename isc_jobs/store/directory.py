@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,12 +111,11 @@ class DirectoryStore:
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         with _explained(self.uri):
-            handle, name = tempfile.mkstemp(dir=self.root / _CONTROL)
-            os.close(handle)
+            path = self.root / _CONTROL / uuid.uuid4().hex
             try:
-                yield Path(name)
+                yield path
             finally:
-                Path(name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

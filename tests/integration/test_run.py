@@ -1,44 +1,15 @@
 """The whole pipeline by the command line, on real photos, with real processes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import pytest
-
-PHOTOS = Path(__file__).parents[2] / "examples/photos"
-SMALL = [
-    "trainings.v83.sample_size=32", "trainings.v83.epochs=2", "trainings.v83.restart_epoch=1",
-    "trainings.v86.sample_size=16", "trainings.v98.sample_size=16", "trainings.v86.epochs=1", "trainings.v98.epochs=1",
-    "trainings.v107.epochs=1",
-    "trainings.v83.input_size=32", "trainings.v86.input_size=32", "trainings.v98.input_size=32",
-    "trainings.v107.input_size=32", "extract.input_size=32", "evaluate.compare=[untrained]",
-    "compute.loader_workers=0", "compute.threads=1", "compute.checkpoint_every_steps=1",
-]  # fmt: skip
-
-
-def isc_jobs(*arguments: object, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "isc_jobs.controller", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | (env or {}))
-
-
-def run_all(data: Path, store: Path, *more: object) -> list[object]:
-    overrides = [part for override in SMALL for part in ("--set", override)]
-    return ["run-all", "--profile", "demo", "--source", data, "--store", store, "--run", "test", *overrides, *more]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "set"
-    made = isc_jobs("dataset", "make", PHOTOS, "--out", out)
-    assert made.returncode == 0, made.stderr
-    return out
+from commands import command, isc_jobs, run_all
 
 
 @pytest.mark.xdist_group("run")
@@ -85,8 +56,9 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
     until = ["--until", "train-v83", "--set", "trainings.v83.sample_size=160"]
     whole = isc_jobs(*run_all(data, tmp_path / "whole", *until))
     assert whole.returncode == 0, whole.stdout
-    command = [sys.executable, "-m", "isc_jobs.controller", *map(str, run_all(data, tmp_path / "cut", *until))]
-    controller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    controller = subprocess.Popen(
+        command(*run_all(data, tmp_path / "cut", *until)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut").glob("checkpoints/*/step-*/marker.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
