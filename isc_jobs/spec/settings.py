@@ -52,6 +52,7 @@ class Model(Frozen):
     gem_p: PositiveFloat
     gem_eval_p: PositiveFloat
     dimensions: Annotated[int, Field(gt=0, le=256)]
+    head: Literal["random", "whitened"]  # where the projection begins: random, or PCA whitening of training images
 
 
 class Views(Frozen):
@@ -89,7 +90,7 @@ class Training(Frozen):
     positive_margin: NonNegativeFloat
     negative_margin: PositiveFloat
     memory_size: PositiveInt  # entries
-    batch_norm: Literal["train", "frozen"]  # frozen: the statistics of the start are kept
+    batch_norm: Literal["train", "frozen"]  # frozen: all statistics of the start are kept
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,6 +17,7 @@ from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
 from isc_jobs.training.loop import Hooks, Trainer, history_csv, train
 from isc_jobs.training.schedule import seed_of
+from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.model import build_model
 from isc_jobs.vision.shards import ShardSet
 
@@ -61,9 +62,12 @@ def weights_file(artifact: Artifact) -> Path:
 
 def _start(ctx: Context, training: Training, compute: Compute, world: World) -> Trainer:
     torch.manual_seed(seed_of(training, 0))
-    model = build_model(Model.model_validate(ctx.spec.settings["model"]), pretrained="start" not in ctx.spec.inputs)
+    settings = Model.model_validate(ctx.spec.settings["model"])
+    model = build_model(settings, pretrained="start" not in ctx.spec.inputs)
     if "start" in ctx.spec.inputs:
         load_weights(model, weights_file(ctx.input("start")))
+    elif settings.head == "whitened":
+        whiten_head(model, ShardSet(ctx.input("data"), "train"), training.input_size, world.device)
     trainer = Trainer(model=model, training=training, compute=compute, world=world)
     folder = ctx.work / f"resume-{world.rank}"
     folder.mkdir(exist_ok=True)

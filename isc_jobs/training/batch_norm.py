@@ -73,10 +73,10 @@ def _replace(module: nn.Module) -> None:
             _replace(child)
 
 
-def train_mode(model: nn.Module, backbone: nn.Module, *, frozen: bool) -> None:
-    """Training mode; ``frozen`` keeps the backbone's batch norms on their running statistics."""
+def train_mode(model: nn.Module, *, frozen: bool) -> None:
+    """Training mode; ``frozen`` keeps all batch norms on their running statistics."""
     model.train()
     if frozen:
-        for module in backbone.modules():
+        for module in model.modules():
             if isinstance(module, (_BatchNorm, GlooBatchNorm)):
                 module.eval()

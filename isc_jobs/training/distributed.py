@@ -38,6 +38,13 @@ def join_world() -> Iterator[World]:
             distributed.destroy_process_group()
 
 
+def share_state(tensors: dict[str, Tensor], world: World) -> None:
+    """Give every rank the first one's values, in place: ranks begin equal to the bit."""
+    if world.size > 1:
+        for tensor in tensors.values():
+            distributed.broadcast(tensor, 0)
+
+
 def gather_rows(rows: Tensor, world: World) -> Tensor:
     """All ranks' rows (n, …) in rank order, (n * size, …); gradients reach the own rows only.
 

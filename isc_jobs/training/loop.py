@@ -18,7 +18,7 @@ from isc_jobs.spec.errors import DataError, Terminated
 from isc_jobs.spec.settings import Compute, Training
 from isc_jobs.training.batch_norm import synchronise, train_mode
 from isc_jobs.training.dataset import Samples
-from isc_jobs.training.distributed import World, any_rank, gather_rows
+from isc_jobs.training.distributed import World, any_rank, gather_rows, share_state
 from isc_jobs.training.loss import Loss, contrastive_loss
 from isc_jobs.training.memory_bank import MemoryBank
 from isc_jobs.training.schedule import Batches, build_optimiser, learning_rate
@@ -51,6 +51,7 @@ class Trainer:
         """Move, synchronise and wrap the model; build optimiser, scaler and memory."""
         self.model.to(self.world.device).to(memory_format=torch.channels_last)
         synchronise(self.model, self.world)
+        share_state(self.model.state_dict(), self.world)
         self.wrapped: nn.Module = self.model
         if self.world.size > 1:
             self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
@@ -111,7 +112,7 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks) -> None:
     training, world = trainer.training, trainer.world
     batches = Batches(training, len(samples), world.rank, world.size, first=trainer.step)
     total = trainer.step + len(batches)
-    train_mode(trainer.model, trainer.model.backbone, frozen=training.batch_norm == "frozen")
+    train_mode(trainer.model, frozen=training.batch_norm == "frozen")
     for pixels, labels in _loader(samples, batches, trainer.compute, world):
         started = time.monotonic()
         epoch, within = divmod(trainer.step, batches.steps_per_epoch)

@@ -2,6 +2,7 @@
 
 import importlib.resources
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"weights {path}: no such file") from error
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, ImportError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, UnpicklingError) as error:
         raise DataError(f"weights {path} are no tensor file: {' '.join(str(error).split())[:120]}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise DataError(f"weights {path}: expected a mapping of names to tensors")
