@@ -77,14 +77,16 @@ class Matches:
 
 
 def write_matches(path: Path, queries: list[str], references: list[str], found: Neighbours) -> None:
-    """Write every query's neighbours as query_id,reference_id,score."""
+    """Write every query's neighbours as query_id,reference_id,score: the ``MAX_ROWS`` surest if there are more."""
+    kept = np.ones(found.scores.size, bool)
+    kept[np.argsort(-found.scores, axis=None, kind="stable")[MAX_ROWS:]] = False
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
-        for query, scores, positions in zip(queries, found.scores, found.positions, strict=True):
-            writer.writerows(
-                (query, references[place], f"{score:.9g}") for score, place in zip(scores, positions, strict=True)
-            )
+        rows = zip(queries, found.scores, found.positions, kept.reshape(found.scores.shape), strict=True)
+        for query, scores, positions, wanted in rows:
+            pairs = zip(scores[wanted], positions[wanted], strict=True)
+            writer.writerows((query, references[place], f"{score:.9g}") for score, place in pairs)
 
 
 def read_matches(path: Path) -> Matches:
@@ -137,6 +139,8 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
         raise UsageError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no UTF-8 CSV file: {error}") from error
+    while rows and not rows[-1]:  # editors leave empty lines at the end
+        rows.pop()
     if not rows or rows[0] != header:
         raise DataError(
             f"{path.name}: expected the header {','.join(header)}, found {','.join(rows[0]) if rows else ''!r}"

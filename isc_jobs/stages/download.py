@@ -99,18 +99,22 @@ class _Packer:
             ids |= {row.id for row in read_index((self._ctx.out / shard).with_suffix(".csv"))}
             shards.append(shard)
             position += taken
+            self.check_share()
         return shards, ids
 
-    def write_bad(self) -> None:
-        """bad_images.csv; raises DataError if the share is above the setting."""
-        with (self._ctx.out / "bad_images.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("key", "reason"), *self.bad])
+    def check_share(self) -> None:
+        """Raises DataError if the share of bad pictures is above the setting."""
         if len(self.bad) > self._data.max_bad_share * self._total:
             shown = "; ".join(f"{key}: {reason}" for key, reason in self.bad[:3])
             raise DataError(
                 f"{len(self.bad)} of {self._total} pictures are bad, data.max_bad_share allows "
                 f"{self._data.max_bad_share:.2%}: {shown}"
             )
+
+    def write_bad(self) -> None:
+        """bad_images.csv."""
+        with (self._ctx.out / "bad_images.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("key", "reason"), *self.bad])
 
     def _write(self, shard: str, keys: list[str]) -> int:
         """Write one shard and keep it in the store; how many keys it took."""

@@ -15,9 +15,16 @@ from isc_jobs.report.page import Section, figure, page, table
 from isc_jobs.report.sections import data_tables, time_table, training_figure, version_table
 from isc_jobs.retrieval.metrics import Scores, check_ground_truth, rank_descriptors, score_matches
 from isc_jobs.retrieval.search import l2_neighbours
-from isc_jobs.retrieval.submission import Descriptors, GroundTruth, Matches, read_descriptors, read_ground_truth
+from isc_jobs.retrieval.submission import (
+    Descriptors,
+    GroundTruth,
+    Matches,
+    read_descriptors,
+    read_ground_truth,
+    read_matches,
+)  # fmt: skip
 from isc_jobs.spec.settings import TRAINING_NAMES, Evaluate
-from isc_jobs.stages.postprocess import DESCRIPTORS
+from isc_jobs.stages.postprocess import DESCRIPTORS, MATCHES
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.store.artifacts import Artifact
 from isc_jobs.vision.decode import decode_rgb
@@ -76,7 +83,9 @@ def _score(name: str, artifact: Artifact, file: str, truth: GroundTruth, results
     queries, references = read_descriptors(path, "query"), read_descriptors(path, "reference")
     check_ground_truth(truth, queries, references)
     ranked = rank_descriptors(queries, references, results)
-    return _Row(name, score_matches(ranked, truth), score_matches(_top(queries, references, results), truth), ranked)
+    submitted = MATCHES in artifact.names()
+    matches = read_matches(artifact.path(MATCHES)) if submitted else _top(queries, references, results)
+    return _Row(name, score_matches(ranked, truth), score_matches(matches, truth), ranked)
 
 
 def _top(queries: Descriptors, references: Descriptors, k: int) -> Matches:

@@ -38,6 +38,8 @@ def parse_ground_truth(name: str, data: bytes) -> list[tuple[str, str]]:
         lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is no UTF-8 CSV file: {error}") from error
+    while lines and not lines[-1]:  # editors leave empty lines at the end
+        lines.pop()
     if not lines or lines[0] != _HEADER:
         raise DataError(
             f"{name}: expected the header query_id,reference_id, found {','.join(lines[0]) if lines else ''!r}"

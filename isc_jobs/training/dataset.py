@@ -47,8 +47,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         views, size = self._training.views, self._training.input_size
         assert views is not None  # settings refuse images without views
         image = self._decode(index)
-        other = self._decode(int(rng.integers(len(self._images))))
-        return [moderate_view(image, size, rng), hard_view(image, other, size, views, rng)]
+        other = int(rng.integers(len(self._images)))
+        return [moderate_view(image, size, rng), hard_view(image, lambda: self._decode(other), size, views, rng)]
 
     def _decode(self, index: int) -> Pixels:
         # The smallest crop has .15 of the area: three times the size keeps it from being enlarged much.

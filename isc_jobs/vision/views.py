@@ -27,12 +27,15 @@ def moderate_view(image: Pixels, size: int, rng: Generator) -> Pixels:
     return flip(view, 1) if rng.random() < 0.5 else view
 
 
-def hard_view(image: Pixels, other: Pixels, size: int, views: Views, rng: Generator) -> Pixels:
-    """(size, size, 3): the picture, perhaps rotated, overlaid with ``other``, cropped and edited in random order."""
+def hard_view(image: Pixels, other: Callable[[], Pixels], size: int, views: Views, rng: Generator) -> Pixels:
+    """(size, size, 3): the picture, perhaps rotated, overlaid with ``other``, cropped and edited in random order.
+
+    ``other`` is called only if its picture is needed, which is seldom.
+    """
     if rng.random() < views.probability:
         image = rotate(image, rng.uniform(0, 180))
     if rng.random() < views.overlay_probability:
-        image = random_resized_crop(_overlay(image, other, views, rng), size, 0.7, rng)
+        image = random_resized_crop(_overlay(image, other(), views, rng), size, 0.7, rng)
     else:
         image = random_resized_crop(image, size, 0.15, rng)
     for index in rng.permutation(len(_EDITS)):

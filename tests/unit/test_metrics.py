@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isc_jobs.retrieval.metrics import evaluate_files, rank_descriptors, score_matches
 from isc_jobs.retrieval.search import Matrix
@@ -88,3 +90,24 @@ def test_unknown_ids_of_the_ground_truth_are_named(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text("query_id,reference_id\nQ1,R7\n")
     with pytest.raises(DataError, match="1 reference ids without a descriptor: R7"):
         evaluate_files(tmp_path / "s.h5", tmp_path / "truth.csv")
+
+
+def slow_scores(results: list[tuple[float, str, str]], known: GroundTruth) -> tuple[float, float]:
+    ranked = sorted((r for r in results if r[1] in known.queries), key=lambda r: (-r[0], (r[1], r[2]) in known.pairs))
+    hits, uap, best = 0, 0.0, 0.0
+    for place, (_, query, reference) in enumerate(ranked, start=1):
+        if (query, reference) in known.pairs:
+            hits += 1
+            uap += hits / place / len(known.pairs)
+        if hits / place >= 0.9:
+            best = max(best, hits / len(known.pairs))
+    return uap, best
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.tuples(st.integers(0, 5), st.integers(0, 5)), st.sampled_from([0.0, 0.5, 1.0]), max_size=30))
+def test_metrics_equal_the_definition_with_many_ties(pairs: dict[tuple[int, int], float]) -> None:
+    known = truth(("0", "0"), ("1", "2"), ("2", "2"), ("3", "1"), ("4", ""))
+    results = [(score, str(query), str(reference)) for (query, reference), score in pairs.items()]
+    ours = score_matches(matches(*((query, reference, score) for score, query, reference in results)), known)
+    assert (ours.uap, ours.recall_at_p90) == pytest.approx(slow_scores(results, known), abs=1e-9)

@@ -71,3 +71,19 @@ def test_zero_rows_and_missing_negatives_stay_finite() -> None:
     assert normalised(rows).tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
     assert subtract_negatives(rows, np.zeros((0, 4), np.float32), 10, 0.35).tolist() == normalised(rows).tolist()
     assert np.isfinite(smooth(rows, 10, 3.0)).all()
+
+
+def test_fewer_rows_than_neighbours_and_nan() -> None:
+    assert inner_product_neighbours(few_values(0, 3, 8), few_values(1, 4, 8), 10).positions.shape == (3, 4)
+    with pytest.raises(DataError, match="NaN"):
+        l2_neighbours(np.full((1, 8), np.nan, np.float32), few_values(1, 4, 8), 2)
+
+
+@pytest.mark.parametrize("cap", [1, 5, 40, 1000])
+def test_the_best_pairs_are_those_of_a_full_sort_ties_included(cap: int) -> None:
+    queries, references = few_values(0, 20, 3), few_values(1, 15, 3)
+    every = [(-float(((q - r) ** 2).sum()), i, j) for i, q in enumerate(queries) for j, r in enumerate(references)]
+    expected = sorted(every, key=lambda pair: (-pair[0], pair[1], pair[2]))[:cap]
+    found = best_pairs(queries, references, cap)
+    assert list(zip(found.queries.tolist(), found.references.tolist(), strict=True)) == [pair[1:] for pair in expected]
+    np.testing.assert_allclose(found.scores, [pair[0] for pair in expected], atol=1e-6)

@@ -8,7 +8,15 @@ import pytest
 
 from isc_jobs.retrieval import submission
 from isc_jobs.retrieval.metrics import evaluate_files
-from isc_jobs.retrieval.submission import Descriptors, read_descriptors, read_matches, write_descriptors
+from isc_jobs.retrieval.search import Neighbours, l2_neighbours
+from isc_jobs.retrieval.submission import (
+    Descriptors,
+    read_descriptors,
+    read_ground_truth,
+    read_matches,
+    write_descriptors,
+    write_matches,
+)  # fmt: skip
 from isc_jobs.spec.errors import DataError, UsageError
 
 
@@ -92,3 +100,65 @@ def test_too_many_matches_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         file.write("Q1,R3,1\n")
     with pytest.raises(DataError, match="3 rows, at most 2"):
         read_matches(path)
+
+
+def test_of_too_many_matches_the_surest_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "MAX_ROWS", 3)
+    found = Neighbours(np.array([[3, 1], [9, 2]], np.float32), np.array([[0, 1], [1, 0]]))
+    write_matches(tmp_path / "m.csv", ["Q1", "Q2"], ["R1", "R2"], found)
+    lines = (tmp_path / "m.csv").read_text().splitlines()
+    assert lines == ["query_id,reference_id,score", "Q1,R1,3", "Q2,R2,9", "Q2,R1,2"]
+    assert len(read_matches(tmp_path / "m.csv").queries) == 3
+
+
+def test_perfect_files_score_one(tmp_path: Path) -> None:
+    part = np.eye(6, dtype=np.float32)
+    queries, references = [f"Q{i:05d}" for i in range(6)], [f"R{i:06d}" for i in range(6)]
+    write_descriptors(tmp_path / "s.h5", Descriptors(queries, part), Descriptors(references, part))
+    write_matches(tmp_path / "s.csv", queries, references, l2_neighbours(part, part, 3))
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "query_id,reference_id\n" + "".join(f"{q},{r}\n" for q, r in zip(queries, references, strict=True))
+    )
+    for name in ("s.h5", "s.csv"):
+        scores = evaluate_files(tmp_path / name, truth)
+        assert [scores.uap, scores.recall_at_p90] == pytest.approx([1.0, 1.0])
+    with pytest.raises(UsageError, match="expected descriptors"):
+        evaluate_files(tmp_path / "s.txt", truth)
+    truth.write_text("query_id,reference_id\nQ99999,R000000\n")
+    with pytest.raises(DataError, match="Q99999"):
+        evaluate_files(tmp_path / "s.h5", truth)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "expected the header"),
+        ("a,b\n", "expected the header"),
+        ("query_id,reference_id\nQ1,R1\nQ1,R1\n", "line 3: Q1,R1 is there twice"),
+        ("query_id,reference_id\nQ1\n", "line 2"),
+        ("query_id,reference_id\nQ1,\n", "no matching pair"),
+    ],
+)
+def test_a_wrong_ground_truth_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        read_ground_truth(path)
+
+
+@pytest.mark.parametrize("line", ["Q1,R1,x", "Q1,R1,nan", "Q1,R1,1\nQ1,R1,2", "Q1,R1"])
+def test_wrong_matches_are_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"query_id,reference_id,score\n{line}\n")
+    with pytest.raises(DataError, match="line"):
+        read_matches(path)
+
+
+def test_empty_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text("query_id,reference_id\nQ1,R1\n\n\n")
+    assert read_ground_truth(path).pairs == {("Q1", "R1")}
+    path.write_text("query_id,reference_id\n\nQ1,R1\n")
+    with pytest.raises(DataError, match="line 2"):
+        read_ground_truth(path)
