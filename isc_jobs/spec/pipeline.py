@@ -98,11 +98,12 @@ def _extracts(values: dict[str, Any], download: Stage, trainings: list[Stage]) -
 def _extract(
     values: dict[str, Any], download: Stage, name: str, weights: Stage | None, changes: dict[str, Any]
 ) -> Stage:
-    """With no ``weights`` input the descriptors are the pretrained backbone's pooled features."""
+    """With no ``weights`` input the descriptors are the pretrained backbone's pooled features, whitened if so named."""
     inputs = {"data": download.ref} | ({"weights": weights.ref} if weights else {})
     return Stage(
         name=name, program="extract", inputs=inputs,
-        settings={"model": values["model"], "extract": values["extract"] | changes},
+        settings={"model": values["model"], "extract": values["extract"] | changes}
+        | ({"whitened": True} if name == "extract-whitened" else {}),
         execution={"compute": values["compute"]},
     )  # fmt: skip
 

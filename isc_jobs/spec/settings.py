@@ -157,7 +157,8 @@ class Postprocess(Frozen):
 class Evaluate(Frozen):
     """Scores and the report."""
 
-    compare: tuple[Literal["untrained", "v83", "v86", "v98"], ...] = Field(strict=False)  # scored beside v107
+    # Scored beside v107; untrained: the backbone's pooled features, whitened: these with a whitened head.
+    compare: tuple[Literal["untrained", "whitened", "v83", "v86", "v98"], ...] = Field(strict=False)
     results_per_query: PositiveInt  # of the one global cap
     gallery: NonNegativeInt  # matches, misses and false matches shown, each
 

@@ -30,9 +30,9 @@ from isc_jobs.store.artifacts import Artifact
 from isc_jobs.vision.decode import decode_rgb
 from isc_jobs.vision.shards import ShardSet
 
-_LABELS = {"postprocess": "v107 + postprocess"}
-_COLOURS = {name: number for number, name in enumerate(("untrained", *TRAINING_NAMES, "postprocess"))}
-_KINDS = {"untrained": "dotted", "v83": "dashed", "v98": "dashed", "postprocess": "strong"}
+_LABELS = {"whitened": "untrained, whitened", "postprocess": "v107 + postprocess"}
+_COLOURS = {name: number for number, name in enumerate(("untrained", *TRAINING_NAMES, "postprocess"))} | {"whitened": 0}
+_KINDS = {"untrained": "dotted", "whitened": "dashed", "v83": "dashed", "v98": "dashed", "postprocess": "strong"}
 
 
 @dataclass(frozen=True)

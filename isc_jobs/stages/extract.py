@@ -17,6 +17,7 @@ from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.stages.train import weights_file
 from isc_jobs.training.checkpoint import load_weights
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
+from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
 from isc_jobs.vision.shards import ShardSet
@@ -65,6 +66,7 @@ class _Extractor:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._precision = choose_precision(compute.precision, self._device)
         self._trained = "weights" in ctx.spec.inputs
+        self._whitened = bool(ctx.spec.settings.get("whitened"))
         self._model = self._load().eval().to(self._device).to(memory_format=torch.channels_last)
         self._done = self.total = 0
 
@@ -73,6 +75,8 @@ class _Extractor:
         model = build_model(settings, pretrained=not self._trained, gem_p=settings.gem_eval_p)
         if self._trained:
             load_weights(model, weights_file(self._ctx.input("weights")))
+        if self._whitened:
+            whiten_head(model, ShardSet(self._ctx.input("data"), "train"), self._extract.input_size, self._device)
         return model
 
     @torch.inference_mode()
@@ -94,11 +98,12 @@ class _Extractor:
 
     def _describe(self, batches: tuple[Tensor, ...]) -> Tensor:
         total: Any = 0
+        describe = self._model if self._trained or self._whitened else self._model.features
         for pixels in batches:
             x = normalise(pixels.to(self._device, non_blocking=True))
             for view in (x, x.flip(-1)) if self._extract.test_time_augmentation else (x,):
                 with autocast(self._precision, self._device):
-                    total = total + (self._model(view) if self._trained else self._model.features(view)).float()
+                    total = total + describe(view).float()
         return functional.normalize(total)
 
     def _loader(self, pictures: _Pictures) -> DataLoader[Tensor]:
