@@ -48,8 +48,9 @@ lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 	  --extra cpu --extra gpu --extra demo --extra dev --output-file constraints.txt
 
-bench: $(DEV) ## the README's figures
+bench: $(DEV) ## the README's figures (a quarter of an hour)
 	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/seeds.py
 
 clean: ## remove the environment and the demo
 	rm -rf $(VENV) $(DEMO)
