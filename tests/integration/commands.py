@@ -11,7 +11,7 @@ SMALL = [
     "trainings.v86.sample_size=16", "trainings.v98.sample_size=16", "trainings.v86.epochs=1", "trainings.v98.epochs=1",
     "trainings.v107.epochs=1",
     "trainings.v83.input_size=32", "trainings.v86.input_size=32", "trainings.v98.input_size=32",
-    "trainings.v107.input_size=32", "extract.input_size=32", "evaluate.compare=[untrained]",
+    "trainings.v107.input_size=32", "extract.input_size=32", "evaluate.compare=[untrained,whitened]",
     "compute.loader_workers=0", "compute.threads=1", "compute.checkpoint_every_steps=1",
 ]  # fmt: skip
 

@@ -42,7 +42,7 @@ def test_the_machine_is_no_part_of_a_key() -> None:
 def test_given_weights_stand_for_the_trainings_before() -> None:
     pipeline = with_weights(demo(), "extract", "f" * 64)
     assert [stage.name for stage in pipeline] == [
-        "weights", "download", "extract-untrained", "extract", "postprocess", "evaluate",
+        "weights", "download", "extract-untrained", "extract-whitened", "extract", "postprocess", "evaluate",
     ]  # fmt: skip
     assert find_stage(pipeline, "extract").inputs["weights"].stage == "weights"
     assert find_stage(pipeline, "extract").key != find_stage(demo(), "extract").key
