@@ -23,19 +23,20 @@ class Progress:
         """``step`` of ``total`` is done; ``values`` are shown beside (loss, rate, …)."""
         now = time.monotonic()
         if self._first is None:
-            self._first, self._started = step - 1, now - 1e-9 if step else now
+            self._first, self._started = step, now
         if sys.stderr.isatty():
             self._draw(step, total, values)
         if step < total and now - self._said < self._every:
             return
         self._said = now
-        rate = (step - self._first) / max(now - self._started, 1e-6)
+        rate = (step - self._first) / (now - self._started) if step > self._first else 0.0  # unknown at first
         eta = (total - step) / rate if rate > 0 else 0.0
         state = {"step": step, "total": total, "rate": round(rate, 3), "eta_s": round(eta, 1), "unix_time": time.time()}
         self._write(json.dumps(state | values).encode())
         if not sys.stderr.isatty():
             shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
-            print(f"{self._name}  {step}/{total}  {rate:.1f}/s  {_clock(eta)} left{shown}", flush=True)
+            pace = f"  {rate:.1f}/s  {_clock(eta)} left" if rate > 0 else ""
+            print(f"{self._name}  {step}/{total}{pace}{shown}", flush=True)
 
     def _draw(self, step: int, total: int, values: dict[str, float]) -> None:
         if self._bar is None or self._bar.total != total:
