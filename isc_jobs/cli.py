@@ -82,7 +82,7 @@ def _add_run_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
-    parser.add_argument("--launcher", choices=["local"], default="local")
+    parser.add_argument("--launcher", choices=["local", "kubernetes"], default="local")
     parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
@@ -98,6 +98,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.launchers import make_launcher
     from isc_jobs.controller.manifest import Request
     from isc_jobs.controller.run import Controller
     from isc_jobs.spec.pipeline import check_run_name
@@ -113,12 +114,12 @@ def _run_all(arguments: argparse.Namespace) -> int:
     request = Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
         source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
-        first=arguments.first, last=arguments.last,
+        first=arguments.first, last=arguments.last, launcher=arguments.launcher,
     )  # fmt: skip
     store = open_store(arguments.store)
     if arguments.dry_run:
         return _dry_run(store.uri, request)
-    return Controller(store, request, arguments.weights).run()
+    return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
 
 
 def _digest(weights: Path | None) -> str | None:
@@ -148,13 +149,14 @@ def _dry_run(uri: str, request: object) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.launchers import make_launcher
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.run import Controller
     from isc_jobs.store import open_store
 
     store = open_store(arguments.store)
     manifest, _ = read_manifest(store, arguments.run)
-    return Controller(store, manifest.request, None).run()
+    return Controller(store, manifest.request, None, lambda: make_launcher(store, manifest.request)).run()
 
 
 def _status(arguments: argparse.Namespace) -> int:
