@@ -10,8 +10,11 @@ USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
 DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
 PHOTOS ?= examples/photos
 DEMO ?= .demo
+OVERLAY ?= gpu
+NAMESPACE ?= isc-jobs
+IMAGES_FILE ?= images.yaml
 
-.PHONY: help demo test lint lock bench clean
+.PHONY: help demo test lint lock bench images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,7 +26,7 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(USE): $(VENV)/bin/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo,cluster]'
 	@touch $@
 
 $(DEV): $(VENV)/bin/uv
@@ -51,6 +54,18 @@ lock: $(DEV) ## pin the newest versions that fit
 bench: $(DEV) ## the README's figures (a quarter of an hour)
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/seeds.py
+
+images: ## build and push the images (REGISTRY=…, IMAGE_BUILDER=docker|podman|buildah, ACCELERATOR=gpu|cpu)
+	images/build
+
+deploy: $(USE) ## set up a namespace for runs (OVERLAY=dev|gpu|kueue, STORE=s3://…, SOURCE=s3://…, SETTINGS=FILE.yaml)
+	kubectl apply -k k8s/overlays/$(OVERLAY)
+	kubectl --namespace $(NAMESPACE) create configmap isc-jobs-settings --dry-run=client --output yaml \
+	  --from-literal=store="$(STORE)" --from-literal=source="$(SOURCE)" --from-file=images.yaml="$(IMAGES_FILE)" \
+	  $(if $(SETTINGS),--from-file=settings.yaml="$(SETTINGS)") | kubectl apply -f -
+
+undeploy: ## remove the namespace with all its runs; the store stays
+	kubectl delete -k k8s/overlays/$(OVERLAY) --ignore-not-found
 
 clean: ## remove the environment and the demo
 	rm -rf $(VENV) $(DEMO)

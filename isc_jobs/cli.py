@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from isc_jobs import __version__
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
+
+if TYPE_CHECKING:
+    from isc_jobs.spec.settings import Settings
 
 _EXAMPLES = """examples:
   isc-jobs dataset make ~/Pictures --out bench
@@ -82,7 +85,9 @@ def _add_run_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
-    parser.add_argument("--launcher", choices=["local", "kubernetes"], default="local")
+    parser.add_argument(
+        "--launcher", choices=["local", "kubernetes"], help="default: local with --source, else kubernetes"
+    )
     parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
@@ -93,8 +98,12 @@ def _add_run_all(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    default = os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
+    default = _default_store()
     parser.add_argument("--store", default=default, metavar="URI", help=f"folder or s3://bucket/prefix; now {default}")
+
+
+def _default_store() -> str:
+    return os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
@@ -106,7 +115,10 @@ def _run_all(arguments: argparse.Namespace) -> int:
     from isc_jobs.store import open_store
     from isc_jobs.store.source import open_source, source_digest
 
+    launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
+    if launcher == "kubernetes":
+        settings = _deployed(arguments, settings.cluster.namespace)
     run = check_run_name(arguments.run or Path(arguments.profile).stem)
     if arguments.source is None:
         raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
@@ -114,12 +126,25 @@ def _run_all(arguments: argparse.Namespace) -> int:
     request = Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
         source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
-        first=arguments.first, last=arguments.last, launcher=arguments.launcher,
+        first=arguments.first, last=arguments.last, launcher=launcher,
     )  # fmt: skip
     store = open_store(arguments.store)
     if arguments.dry_run:
         return _dry_run(store.uri, request)
     return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
+
+
+def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
+    """The settings with those of the cluster between; fills in the store and source that were not given."""
+    from isc_jobs.controller.deployed import NAME, parse_deployed
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.spec.profile import load_settings
+
+    deployed = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
+    arguments.source = arguments.source or deployed.source
+    if arguments.store == _default_store() and deployed.store is not None:
+        arguments.store = deployed.store
+    return load_settings(arguments.profile, arguments.overrides, deployed=deployed.settings)
 
 
 def _digest(weights: Path | None) -> str | None:

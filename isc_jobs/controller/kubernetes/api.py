@@ -28,7 +28,9 @@ class Api:
             load: Any = config.load_config  # untyped
             load()
         except config.ConfigException as error:
-            raise UsageError(f"no cluster: set KUBECONFIG or run inside one ({error})") from error
+            raise UsageError(
+                "no cluster is configured: give --source and --store for a run on this machine, or set KUBECONFIG"
+            ) from error
         with _explained("discovery"):
             make: Any = dynamic.DynamicClient  # untyped
             self._client = make(client.ApiClient())
