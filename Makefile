@@ -14,7 +14,7 @@ OVERLAY ?= gpu
 NAMESPACE ?= isc-jobs
 IMAGES_FILE ?= images.yaml
 
-.PHONY: help demo test lint lock bench images deploy undeploy clean
+.PHONY: help demo test test-cluster lint lock bench images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,10 @@ demo: $(USE) ## run all stages on real photos (PHOTOS=DIR for your own) and writ
 
 test: $(DEV) ## run the tests with branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+
+test-cluster: $(DEV) ## build the images and test on the cluster of KUBECONFIG, TEST_REGISTRY and AWS_ENDPOINT_URL_S3
+	REGISTRY=$(TEST_REGISTRY) ACCELERATOR=cpu images/build
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 lint: $(DEV) ## style, types, import rules
 	$(BIN)/ruff format --check .
