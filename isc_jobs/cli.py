@@ -11,7 +11,9 @@ from isc_jobs import __version__
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 
 if TYPE_CHECKING:
+    from isc_jobs.controller.manifest import Request
     from isc_jobs.spec.settings import Settings
+    from isc_jobs.store import Store
 
 _EXAMPLES = """examples:
   isc-jobs dataset make ~/Pictures --out bench
@@ -51,7 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"isc-jobs {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_run_all(commands.add_parser("run-all", help="run the pipeline"))
+    for name, command, text in (
+        ("run-all", _run_all, "run the pipeline"), ("render", _render, "print what a run creates in a cluster"),
+        ("diff", _diff, "show which stages changed settings run again"),
+    ):  # fmt: skip
+        sub = commands.add_parser(name, help=text)
+        _add_request(sub)
+        if name == "run-all":
+            sub.add_argument("--dry-run", action="store_true", help="print the plan")
+        sub.set_defaults(command=command)
     for name, command, text in (
         ("status", _status, "what each stage of a run is doing"), ("logs", _logs, "the log of an attempt"),
         ("cancel", _cancel, "end a run; what is finished stays"), ("resume", _resume, "go on with a run"),
@@ -80,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_all(parser: argparse.ArgumentParser) -> None:
+def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
@@ -92,9 +102,7 @@ def _add_run_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan")
     _add_store(parser)
-    parser.set_defaults(command=_run_all)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +116,21 @@ def _default_store() -> str:
 
 def _run_all(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.launchers import make_launcher
-    from isc_jobs.controller.manifest import Request
     from isc_jobs.controller.run import Controller
+    from isc_jobs.store import open_store
+
+    request = _request(arguments)
+    store = open_store(arguments.store)
+    if arguments.dry_run:
+        return _dry_run(store, request)
+    return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    """What the command line asks for; the store that a cluster's settings name is filled in."""
+    from isc_jobs.controller.manifest import Request
     from isc_jobs.spec.pipeline import check_run_name
     from isc_jobs.spec.profile import load_settings
-    from isc_jobs.store import open_store
     from isc_jobs.store.source import open_source, source_digest
 
     launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
@@ -123,15 +141,11 @@ def _run_all(arguments: argparse.Namespace) -> int:
     if arguments.source is None:
         raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
     source = open_source(arguments.source, anonymous=arguments.anonymous_source)
-    request = Request(
+    return Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
         source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
         first=arguments.first, last=arguments.last, launcher=launcher,
     )  # fmt: skip
-    store = open_store(arguments.store)
-    if arguments.dry_run:
-        return _dry_run(store.uri, request)
-    return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
 
 
 def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
@@ -158,18 +172,47 @@ def _digest(weights: Path | None) -> str | None:
         raise UsageError(f"--weights {weights}: {error.strerror}") from error
 
 
-def _dry_run(uri: str, request: object) -> int:
-    from isc_jobs.controller.manifest import Request
+def _dry_run(store: "Store", request: "Request") -> int:
     from isc_jobs.controller.run import committed_stages, pipeline_of, wanted_part
-    from isc_jobs.store import open_store
 
-    assert isinstance(request, Request)
     pipeline = pipeline_of(request)
-    committed = committed_stages(open_store(uri), pipeline)
+    committed = committed_stages(store, pipeline)
     part = {stage.name for stage in wanted_part(pipeline, request)}
     for stage in pipeline:
         state = "cached" if stage.name in committed else "run" if stage.name in part else "left out"
         print(f"  {stage.name:<18}{stage.key[:12]}  {state}")
+    return int(ExitCode.OK)
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from isc_jobs.controller.manifests import attempt_objects, run_owner
+    from isc_jobs.controller.run import pipeline_of, wanted_part
+    from isc_jobs.spec.settings import Settings
+
+    request = _request(arguments)
+    cluster = Settings.model_validate(request.settings).cluster
+    objects = [run_owner(request.run, cluster)]
+    for stage in wanted_part(pipeline_of(request), request):
+        objects += attempt_objects(stage.spec(request.run, 1, arguments.store), cluster)
+    print(yaml.safe_dump_all(objects, sort_keys=False, width=120), end="")
+    return int(ExitCode.OK)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.controller.status import changed_settings
+    from isc_jobs.store import open_store
+
+    request = _request(arguments)
+    manifest, _ = read_manifest(open_store(arguments.store), request.run)
+    for line in changed_settings(manifest.request.settings, request.settings):
+        print(line)
+    for stage in pipeline_of(request):
+        same = manifest.stages.get(stage.name) == stage.key
+        print(f"  {stage.name:<18}{'same' if same else 'runs again'}")
     return int(ExitCode.OK)
 
 

@@ -111,6 +111,9 @@ class Controller:
         manifest = Manifest(request=self._request, stages=keys, state="running", epoch=epoch)
         self._file = ManifestFile(self._store, manifest)
         self._finished = set(committed)
+        for attempt in self._launcher.attempts():  # of an earlier controller
+            if attempt.exit_code is None and attempt.key not in keys.values():
+                self._launcher.stop(attempt.stage, attempt.number, "the settings have changed")
         cached = [stage.name for stage in self._part if stage.name in committed]
         if cached:
             say(f"finished before, skipped: {', '.join(cached)}")

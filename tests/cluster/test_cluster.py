@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 from commands import command, isc_jobs
-from conftest import Deployment, kubectl
+from deployment import MISSING, Deployment, deployment, kubectl
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(bool(MISSING), reason=f"CLUSTER TESTS SKIPPED: {', '.join(MISSING)} not set"),
+]
+__all__ = ["deployment"]
 
 
 def objects(run: str) -> str:

@@ -126,7 +126,7 @@ class KubernetesLauncher:
         if found is not None:
             return self._end(known, found)
         self._follow(known)
-        return Attempt(stage=known.spec.stage, number=known.spec.attempt, exit_code=None,
+        return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=None,
                        sign_of_life=known.sign_of_life)  # fmt: skip
 
     def _expected(self, spec: StageSpec) -> int:
