@@ -76,18 +76,55 @@ def _processes(spec: StageSpec) -> int:
     return int(spec.execution["compute"]["processes"])
 
 
+def program_job(
+    name: str, labels: dict[str, str], arguments: list[str], cluster: Cluster, *, image: str, account: str | None = None
+) -> Object:  # fmt: skip
+    """A small Job beside the stages, ``python -m ARGUMENTS``; with ``account`` it may use the API server."""
+    metadata = _metadata(name, labels, cluster)
+    limits = {"cpu": "100m", "memory": "512Mi"}
+    container = _container("program", _image(cluster, image), ["python", "-m", *arguments], cluster)
+    container |= {"resources": {"requests": limits, "limits": {"memory": limits["memory"]}}}
+    pod = _pod(cluster, container, [{"name": "work", "emptyDir": {}}])
+    if account is not None:
+        pod |= {"serviceAccountName": account, "automountServiceAccountToken": True}
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
+        "spec": {"backoffLimit": 0, "template": {"metadata": _of_pod(metadata), "spec": pod}},
+    }  # fmt: skip
+
+
 def _template(spec: StageSpec, cluster: Cluster, metadata: Object) -> Object:
     resources: Resources = getattr(cluster.resources, spec.program)
+    limits: Object = {"memory": resources.memory}
+    if resources.gpus:
+        limits["nvidia.com/gpu"] = resources.gpus
+    name = "pytorch" if spec.program == "train" else "stage"  # the operator asks for this name
+    image = _image(cluster, _IMAGES.get(spec.program, "data"))
+    container = _container(name, image, _command(spec, cluster), cluster)
+    container["resources"] = {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits}
+    container["volumeMounts"] += [
+        {"name": "spec", "mountPath": _SPEC, "readOnly": True},
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - of the pod, not of this machine
+    ]
+    volumes = [
+        {"name": "work", "emptyDir": {"sizeLimit": resources.scratch}},
+        {"name": "spec", "configMap": {"name": metadata["name"]}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}},
+    ]
+    return {"metadata": _of_pod(metadata), "spec": _pod(cluster, container, volumes)}
+
+
+def _of_pod(metadata: Object) -> Object:
+    return {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
+
+
+def _pod(cluster: Cluster, container: Object, volumes: list[Object]) -> Object:
+    """What all pods share: no token, no root, the restricted Pod Security level."""
     pod: Object = {
         "restartPolicy": "Never", "serviceAccountName": cluster.service_account, "automountServiceAccountToken": False,
         "enableServiceLinks": False, "terminationGracePeriodSeconds": cluster.grace_seconds,
         "securityContext": {"runAsNonRoot": True, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_container(spec, cluster, resources)],
-        "volumes": [
-            {"name": "spec", "configMap": {"name": metadata["name"]}},
-            {"name": "work", "emptyDir": {"sizeLimit": resources.scratch}},
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}},
-        ],
+        "containers": [container], "volumes": volumes,
     }  # fmt: skip
     if cluster.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
@@ -97,30 +134,26 @@ def _template(spec: StageSpec, cluster: Cluster, metadata: Object) -> Object:
         pod["tolerations"] = list(cluster.tolerations)
     if cluster.priority_class is not None:
         pod["priorityClassName"] = cluster.priority_class
-    return {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}, "spec": pod}
+    return pod
 
 
-def _container(spec: StageSpec, cluster: Cluster, resources: Resources) -> Object:
-    image = getattr(cluster.images, _IMAGES.get(spec.program, "data"))
+def _image(cluster: Cluster, name: str) -> str:
+    image: str | None = getattr(cluster.images, name)
     if image is None:
-        name = _IMAGES.get(spec.program, "data")
         raise UsageError(f"cluster.images.{name} is not set: run make images and make deploy, or set it")
-    limits: Object = {"memory": resources.memory}
-    if resources.gpus:
-        limits["nvidia.com/gpu"] = resources.gpus
+    return image
+
+
+def _container(name: str, image: str, command: list[str], cluster: Cluster) -> Object:
     return {
-        "name": "pytorch" if spec.program == "train" else "stage",  # the operator asks for this name
-        "image": image, "imagePullPolicy": "IfNotPresent", "command": _command(spec, cluster),
+        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": command,
         "env": _environment(cluster), "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "spec", "mountPath": _SPEC, "readOnly": True},
             {"name": "work", "mountPath": _WORK},
             {"name": "work", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108 - of the pod, not of this machine
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         ],
     }  # fmt: skip
 
