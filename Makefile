@@ -67,6 +67,7 @@ deploy: $(USE) ## set up a namespace for runs (OVERLAY=dev|gpu|kueue, STORE=s3:/
 	kubectl --namespace $(NAMESPACE) create configmap isc-jobs-settings --dry-run=client --output yaml \
 	  --from-literal=store="$(STORE)" --from-literal=source="$(SOURCE)" --from-file=images.yaml="$(IMAGES_FILE)" \
 	  $(if $(SETTINGS),--from-file=settings.yaml="$(SETTINGS)") | kubectl apply -f -
+	$(BIN)/isc-jobs check $(CHECK)
 
 undeploy: ## remove the namespace with all its runs; the store stays
 	kubectl delete -k k8s/overlays/$(OVERLAY) --ignore-not-found

@@ -56,11 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("run-all", _run_all, "run the pipeline"), ("render", _render, "print what a run creates in a cluster"),
         ("diff", _diff, "show which stages changed settings run again"),
+        ("check", _check, "see whether a deployed cluster has what runs need"),
     ):  # fmt: skip
         sub = commands.add_parser(name, help=text)
         _add_request(sub)
         if name == "run-all":
             sub.add_argument("--dry-run", action="store_true", help="print the plan")
+            sub.add_argument("--detach", action="store_true", help="let the cluster run the controller, and return")
         sub.set_defaults(command=command)
     for name, command, text in (
         ("status", _status, "what each stage of a run is doing"), ("logs", _logs, "the log of an attempt"),
@@ -123,6 +125,8 @@ def _run_all(arguments: argparse.Namespace) -> int:
     store = open_store(arguments.store)
     if arguments.dry_run:
         return _dry_run(store, request)
+    if arguments.detach:
+        return _detach(store, request, arguments.weights)
     return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
 
 
@@ -181,6 +185,27 @@ def _dry_run(store: "Store", request: "Request") -> int:
     for stage in pipeline:
         state = "cached" if stage.name in committed else "run" if stage.name in part else "left out"
         print(f"  {stage.name:<18}{stage.key[:12]}  {state}")
+    return int(ExitCode.OK)
+
+
+def _detach(store: "Store", request: "Request", weights: Path | None) -> int:
+    from isc_jobs.controller.kubernetes.detached import start_controller
+
+    print(start_controller(store, request, weights))
+    return int(ExitCode.OK)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.controller.kubernetes.check import check_cluster
+    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.spec.settings import Settings
+
+    arguments.launcher = "kubernetes"
+    request = _request(arguments)
+    cluster = Settings.model_validate(request.settings).cluster
+    for line in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
+        print(line, flush=True)
     return int(ExitCode.OK)
 
 

@@ -58,16 +58,16 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yaml.safe_dump({"cluster": {"environment": {"AWS_ENDPOINT_URL_S3": os.environ["AWS_ENDPOINT_URL_S3"]}}})
     )
     found = Deployment(bucket, f"s3://{bucket}/runs", f"s3://{bucket}/set")
-    make = shutil.which("make")
-    assert make is not None
-    subprocess.run(
-        [make, "deploy", "OVERLAY=dev", f"STORE={found.store}", f"SOURCE={found.source}", f"SETTINGS={settings}"],
-        cwd=ROOT, check=True,
-    )  # fmt: skip
+    namespace = kubectl("create", "namespace", "isc-jobs", "--dry-run=client", "--output", "yaml")
     secret = kubectl(
         "create", "secret", "generic", "isc-jobs-s3", "--namespace", "isc-jobs", "--dry-run=client", "--output", "yaml",
         *(f"--from-literal={name}={os.environ[name]}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
     )  # fmt: skip
-    subprocess.run(["kubectl", "apply", "--filename", "-"], input=secret, text=True, check=True)
+    for text in (namespace, secret):
+        subprocess.run(["kubectl", "apply", "--filename", "-"], input=text, text=True, check=True)
+    make = shutil.which("make")
+    assert make is not None
+    addresses = [f"STORE={found.store}", f"SOURCE={found.source}", f"SETTINGS={settings}", "CHECK=--profile demo"]
+    subprocess.run([make, "deploy", "OVERLAY=dev", *addresses], cwd=ROOT, check=True)
     yield found
     subprocess.run([make, "undeploy", "OVERLAY=dev"], cwd=ROOT, check=True)
