@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isc_jobs.spec.settings import Settings
     from isc_jobs.store import Store
 
+_WEIGHTS_BEGIN = (b"PK", b"\x80\x02")  # torch's zip files, and those before torch 1.6
 _EXAMPLES = """examples:
   isc-jobs dataset make ~/Pictures --out bench
   isc-jobs run-all --profile demo --source bench --store runs
@@ -69,20 +70,20 @@ def build_parser() -> argparse.ArgumentParser:
         ("cancel", _cancel, "end a run; what is finished stays"), ("resume", _resume, "go on with a run"),
     ):  # fmt: skip
         sub = commands.add_parser(name, help=text)
-        sub.add_argument("run", metavar="RUN")
+        sub.add_argument("run", metavar="RUN", help="name of the run")
         if name == "status":
             sub.add_argument("--json", action="store_true", help="for programs")
         if name == "logs":
-            sub.add_argument("stage", metavar="STAGE")
+            sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
             sub.add_argument("--attempt", type=int, help="default: the latest")
             sub.add_argument("--rank", type=int, default=0, help="process of a training")
         _add_store(sub)
         sub.set_defaults(command=command)
     dataset = commands.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")
     make = dataset.add_parser("make", help="a copy-detection benchmark from any folder of pictures")
-    make.add_argument("photos", type=Path, metavar="PHOTOS")
-    make.add_argument("--out", type=Path, required=True, metavar="DIR")
-    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of pictures, with all folders below it")
+    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the data set")
+    make.add_argument("--seed", type=int, default=0, help="of the split and the edits; default 0")
     make.set_defaults(command=_dataset_make)
     evaluate = commands.add_parser("evaluate", help="uAP and recall at precision 90 of a submission")
     evaluate.add_argument("submission", type=Path, help="descriptors .h5 or matches .csv")
@@ -94,7 +95,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change one setting, as trainings.v83.epochs=2",
+    )
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
     parser.add_argument(
@@ -171,17 +179,22 @@ def _digest(weights: Path | None) -> str | None:
     if weights is None:
         return None
     try:
+        with weights.open("rb") as file:
+            if file.read(2) not in _WEIGHTS_BEGIN:
+                raise UsageError(f"--weights {weights} is no PyTorch checkpoint")
         return file_sha256(weights)
     except OSError as error:
         raise UsageError(f"--weights {weights}: {error.strerror}") from error
 
 
 def _dry_run(store: "Store", request: "Request") -> int:
-    from isc_jobs.controller.run import committed_stages, pipeline_of, wanted_part
+    from isc_jobs.controller.run import check_inputs, committed_stages, pipeline_of, wanted_part
 
     pipeline = pipeline_of(request)
     committed = committed_stages(store, pipeline)
-    part = {stage.name for stage in wanted_part(pipeline, request)}
+    wanted = wanted_part(pipeline, request)
+    check_inputs(wanted, committed)
+    part = {stage.name for stage in wanted}
     for stage in pipeline:
         state = "cached" if stage.name in committed else "run" if stage.name in part else "left out"
         print(f"  {stage.name:<18}{stage.key[:12]}  {state}")
@@ -295,5 +308,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     scores = evaluate_files(arguments.submission, arguments.ground_truth)
     values = {"average_precision": scores.uap, "recall_p90": scores.recall_at_p90}
-    print(json.dumps(values, indent=2) if arguments.json else f"uAP {scores.uap:.5f}\nR@P90 {scores.recall_at_p90:.5f}")
+    track = "matching" if arguments.submission.suffix == ".csv" else "descriptor"
+    shown = f"{track} track\nuAP {scores.uap:.5f}\nR@P90 {scores.recall_at_p90:.5f}"
+    print(json.dumps(values, indent=2) if arguments.json else shown)
     return int(ExitCode.OK)

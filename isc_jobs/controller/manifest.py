@@ -59,7 +59,9 @@ def read_manifest(store: Store, run: str) -> tuple[Manifest, str]:
         data, etag = store.get(manifest_key(run))
         return Manifest.model_validate_json(data), etag
     except NotFound as error:
-        raise UsageError(f"no run {run!r} in {store.uri}: give its name and --store") from error
+        keys = (info.key.split("/") for info in store.list("runs/"))
+        runs = sorted({parts[1] for parts in keys if parts[2:] == ["manifest.json"]})
+        raise UsageError(f"no run {run!r} in {store.uri}: it holds {', '.join(runs) or 'no runs'}") from error
     except ValidationError as error:
         raise DataError(f"{store.uri}: {manifest_key(run)} is damaged: start the run again") from error
 

@@ -27,6 +27,9 @@ def status_table(status: dict[str, Any]) -> str:
         shown = f"{progress['step']}/{progress['total']}, {progress['eta_s']:.0f} s left" if progress else ""
         took = f"{stage['seconds']:.1f} s" if "seconds" in stage else shown
         lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{took:<24}{stage.get('reason', '')}".rstrip())
+        if stage["stage"] == "evaluate" and stage["state"] == "finished":
+            scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
+            lines.append(f"{scores}report: {status['store']}/artifacts/evaluate/{stage['key']}/report.html")
     return "\n".join(lines)
 
 
@@ -54,7 +57,8 @@ def stage_log(store: Store, run: str, stage: str, attempt: int | None, rank: int
         return gzip.decompress(store.get(f"runs/{run}/{stage}/attempt-{number}/log-{rank}.txt.gz")[0]).decode()
     except NotFound as error:
         raise UsageError(
-            f"no log of {stage} attempt {number} rank {rank}: logs are kept when an attempt ends"
+            f"no log of {stage} attempt {number} rank {rank}: there are attempts "
+            f"{', '.join(map(str, sorted(_attempts(store, run, stage))))}, and logs are kept when an attempt ends"
         ) from error
 
 

@@ -74,7 +74,13 @@ def evaluate_files(submission: Path, ground_truth: Path) -> Scores:
     """Scores of a descriptor file (.h5, .hdf5) or a matching file (.csv); raises UsageError or DataError."""
     truth = read_ground_truth(ground_truth)
     if submission.suffix == ".csv":
-        return score_matches(read_matches(submission), truth)
+        matches = read_matches(submission)
+        if matches.queries and truth.queries.isdisjoint(matches.queries):
+            raise DataError(
+                f"{submission.name} names no query of {ground_truth.name} (it begins with {matches.queries[0]}): "
+                "give the ground truth of the same phase"
+            )
+        return score_matches(matches, truth)
     if submission.suffix not in {".h5", ".hdf5"}:
         raise UsageError(f"submission {submission}: expected descriptors as .h5 or matches as .csv")
     queries, references = read_descriptors(submission, "query"), read_descriptors(submission, "reference")

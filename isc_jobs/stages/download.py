@@ -16,14 +16,10 @@ from isc_jobs.stages.ground_truth import copy_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.store.port import NotFound
-from isc_jobs.store.source import Source, open_source
+from isc_jobs.store.source import FOLDERS, Source, open_source
 from isc_jobs.vision.decode import BadImage, decode_rgb
 from isc_jobs.vision.shards import Picture, read_index, write_shard
 
-FOLDERS = {
-    "train_images": "train", "training_images": "train", "reference_images": "reference",
-    "query_images": "query_phase1", "query_images_phase2": "query_phase2",
-}  # fmt: skip
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif"}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -20,11 +20,11 @@ class DirectoryStore:
     """Objects are files. Writers take one lock; a file appears by rename, so readers need none."""
 
     def __init__(self, root: Path) -> None:
-        """Use ``root``, made if absent; raises UsageError if it cannot be."""
+        """Use ``root``, made by the first write; raises UsageError if it is a file."""
         self.root = root.expanduser().resolve()
         self.uri = str(self.root)
-        with _explained(self.uri):
-            (self.root / _CONTROL).mkdir(parents=True, exist_ok=True)
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"store {self.uri} is a file: give a folder")
 
     def path(self, key: str) -> Path:
         """Where the object's file is."""
@@ -111,6 +111,7 @@ class DirectoryStore:
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         with _explained(self.uri):
+            (self.root / _CONTROL).mkdir(parents=True, exist_ok=True)
             path = self.root / _CONTROL / uuid.uuid4().hex
             try:
                 yield path

@@ -8,6 +8,12 @@ from typing import Any, Protocol
 from isc_jobs.spec.errors import TemporaryError, UsageError
 from isc_jobs.store.port import NotFound, ObjectInfo
 
+# The challenge's layout: folder of the source, and the set it holds.
+FOLDERS = {
+    "train_images": "train", "training_images": "train", "reference_images": "reference",
+    "query_images": "query_phase1", "query_images_phase2": "query_phase2",
+}  # fmt: skip
+
 
 class Source(Protocol):
     """Objects by a key relative to the source."""
@@ -31,14 +37,15 @@ def open_source(uri: str, *, anonymous: bool = False) -> Source:
 
 
 def source_digest(source: Source) -> str:
-    """SHA-256 (hex) of the listing: keys, sizes and entity tags; raises UsageError if it is empty."""
+    """SHA-256 (hex) of the listing: keys, sizes and entity tags; raises UsageError without the expected folders."""
     digest = hashlib.sha256()
-    empty = True
+    folders: set[str] = set()
     for info in source.list():
-        empty = False
+        folders.add(info.key.partition("/")[0] if "/" in info.key else "")
         digest.update(f"{info.key}\0{info.size}\0{info.etag}\n".encode())
-    if empty:
-        raise UsageError(f"source {source.uri} is empty: expected train_images/ and reference_images/ with pictures")
+    if not {name for name in folders if FOLDERS.get(name) in {"train", "reference"}}:
+        found = "holds no folder train_images/ or reference_images/" if folders else "is empty"
+        raise UsageError(f"source {source.uri} {found}: make such a data set with `isc-jobs dataset make`")
     return digest.hexdigest()
 
 

@@ -126,13 +126,16 @@ def test_the_newest_whole_checkpoint_is_loaded(store: Store, tmp_path: Path, cap
 
 
 def test_a_source_is_listed_and_read(store: Store) -> None:
-    store.put("set/a.jpg", b"1")
+    store.put("set/train_images/a.jpg", b"1")
     source = open_source(f"{store.uri}/set")
-    assert [info.key for info in source.list()] == ["a.jpg"]
-    assert source.read("a.jpg") == b"1"
+    assert [info.key for info in source.list()] == ["train_images/a.jpg"]
+    assert source.read("train_images/a.jpg") == b"1"
     before = source_digest(source)
-    store.put("set/b.jpg", b"2")
+    store.put("set/train_images/b.jpg", b"2")
     assert source_digest(source) != before
+    store.put("photos/c.jpg", b"3")
+    with pytest.raises(UsageError, match="holds no folder train_images/ or reference_images/"):
+        source_digest(open_source(f"{store.uri}/photos"))
 
 
 def test_a_wrong_address_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from commands import command, isc_jobs, run_all
+from commands import PHOTOS, command, isc_jobs, run_all
 
 
 @pytest.mark.xdist_group("run")
@@ -39,7 +39,12 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data
 
     truth = data / "ground_truth_phase2.csv"
     submission = next(store.glob("artifacts/postprocess/*/v107_iso.csv"))
-    assert "uAP" in isc_jobs("evaluate", submission, truth).stdout
+    assert isc_jobs("evaluate", submission, truth).stdout.startswith("matching track\nuAP")
+    table = isc_jobs("status", "test", "--store", store).stdout.splitlines()
+    assert table[-1].startswith("uap 0.")
+    assert Path(table[-1].split("report: ")[1]).is_file()
+    latest = isc_jobs("logs", "test", "train-v83", "--attempt", 7, "--store", store)
+    assert (latest.returncode, "there are attempts 1," in latest.stderr) == (64, True)
 
     weights = next(store.glob("artifacts/train-v107/*/checkpoint.pth.tar"))
     given = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights))
@@ -82,6 +87,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
         (["run-all", "--nonsense"], 64, "--help"),
         (["status", "absent"], 64, "no run 'absent'"),
         (["dataset", "make", "/absent", "--out", "x"], 64, "is not a folder"),
+        (["run-all", "--source", str(PHOTOS), "--dry-run"], 64, "make such a data set with `isc-jobs dataset make`"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_a_code(arguments: list[str], code: int, sentence: str, tmp_path: Path) -> None:
@@ -90,6 +96,18 @@ def test_a_mistake_is_one_sentence_and_a_code(arguments: list[str], code: int, s
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()  # a mistake leaves nothing behind
+
+
+def test_a_plan_that_cannot_run_is_refused_and_writes_nothing(data: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    planned = isc_jobs(*run_all(data, store, "--dry-run"))
+    assert (planned.returncode, planned.stdout.count("  run\n")) == (0, 10)
+    early = isc_jobs(*run_all(data, store, "--from", "extract", "--dry-run"))
+    assert (early.returncode, "needs download, which is not finished" in early.stderr) == (64, True)
+    text = isc_jobs(*run_all(data, store, "--weights", __file__, "--dry-run"))
+    assert (text.returncode, "is no PyTorch checkpoint" in text.stderr) == (64, True)
+    assert not store.exists()
 
 
 @pytest.mark.xdist_group("run")

@@ -111,3 +111,10 @@ def test_metrics_equal_the_definition_with_many_ties(pairs: dict[tuple[int, int]
     results = [(score, str(query), str(reference)) for (query, reference), score in pairs.items()]
     ours = score_matches(matches(*((query, reference, score) for score, query, reference in results)), known)
     assert (ours.uap, ours.recall_at_p90) == pytest.approx(slow_scores(results, known), abs=1e-9)
+
+
+def test_matches_of_another_phase_are_refused_and_not_scored_as_zero(tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text("query_id,reference_id\nQ00000,R000000\n")
+    (tmp_path / "m.csv").write_text("query_id,reference_id,score\nQ50000,R000000,1\n")
+    with pytest.raises(DataError, match=r"names no query of truth\.csv \(it begins with Q50000\)"):
+        evaluate_files(tmp_path / "m.csv", tmp_path / "truth.csv")
