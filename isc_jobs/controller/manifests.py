@@ -123,7 +123,10 @@ def _pod(cluster: Cluster, container: Object, volumes: list[Object]) -> Object:
     pod: Object = {
         "restartPolicy": "Never", "serviceAccountName": cluster.service_account, "automountServiceAccountToken": False,
         "enableServiceLinks": False, "terminationGracePeriodSeconds": cluster.grace_seconds,
-        "securityContext": {"runAsNonRoot": True, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            # The user is named for the operator's own init container, which states none.
+            "runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container], "volumes": volumes,
     }  # fmt: skip
     if cluster.pull_secrets:

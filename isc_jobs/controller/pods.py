@@ -42,7 +42,7 @@ def outcome(pods: Sequence[Object], expected: int) -> Outcome | None:
 def waiting(pods: Sequence[Object], events: Iterable[Object]) -> Waiting | None:
     """Why pods are not running or absent; ``events`` are those of the attempt's objects."""
     for pod in pods:
-        for status in pod["status"].get("containerStatuses") or []:
+        for status in _containers(pod):
             wait = (status.get("state") or {}).get("waiting") or {}
             reason, message = wait.get("reason", ""), wait.get("message", "")
             if reason in _PERMANENT_WAITS | _PULL_WAITS:
@@ -64,13 +64,18 @@ def _failure(pod: Object) -> Outcome:
         c["type"] == "DisruptionTarget" for c in status.get("conditions") or []
     ):
         return Outcome(int(ExitCode.TERMINATED), f"pod {name} was evicted: {status.get('message') or 'disruption'}")
-    for container in [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]:
+    for container in _containers(pod):
         ended = (container.get("state") or {}).get("terminated")
         if ended and ended.get("reason") == "OOMKilled":
             return Outcome(137, f"pod {name} was out of memory: raise cluster.resources of this stage")
         if ended and ended.get("exitCode"):
             return _said(ended) or Outcome(int(ended["exitCode"]), "")
     return Outcome(int(ExitCode.INTERNAL), f"pod {name} failed: {status.get('message') or status.get('reason') or ''}")
+
+
+def _containers(pod: Object) -> list[Object]:
+    status = pod["status"]
+    return [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
 
 
 def _said(ended: Object) -> Outcome | None:

@@ -121,7 +121,7 @@ class KubernetesLauncher:
             return known.ended
         pods = self._pods_of(known.spec)
         found = outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
-        if found is None and not any(pod["status"].get("phase") == "Running" for pod in pods):
+        if found is None and (not pods or any(pod["status"].get("phase") == "Pending" for pod in pods)):
             found = self._explain(known, pods)
         if found is not None:
             return self._end(known, found)
