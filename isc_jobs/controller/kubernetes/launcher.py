@@ -168,9 +168,8 @@ class KubernetesLauncher:
             return
         known.progress, known.sign_of_life, known.explained = info.etag, time.monotonic(), time.monotonic()
         state = json.loads(self._store.get(key)[0])
-        self._echo(
-            f"{known.spec.stage}  {state['step']}/{state['total']}  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left"
-        )
+        pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
+        self._echo(f"{known.spec.stage}  {state['step']}/{state['total']}{pace}")
 
     def _end(self, known: _Known, found: Outcome) -> Attempt:
         """Keep logs and reason, delete the attempt's objects, wait until its pods have gone."""
