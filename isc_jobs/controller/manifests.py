@@ -123,6 +123,8 @@ def _pod(cluster: Cluster, container: Object, volumes: list[Object]) -> Object:
     pod: Object = {
         "restartPolicy": "Never", "serviceAccountName": cluster.service_account, "automountServiceAccountToken": False,
         "enableServiceLinks": False, "terminationGracePeriodSeconds": cluster.grace_seconds,
+        # A process that is not the first of its namespace ends on SIGTERM even before it has a handler.
+        "shareProcessNamespace": True,
         "securityContext": {
             # The user is named for the operator's own init container, which states none.
             "runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
