@@ -10,8 +10,11 @@ USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
 DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
 PHOTOS ?= examples/photos
 DEMO ?= .demo
+OVERLAY ?= gpu
+NAMESPACE ?= isc-jobs
+IMAGES_FILE ?= images.yaml
 
-.PHONY: help demo test lint lock bench clean
+.PHONY: help demo test test-cluster lint lock bench images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,7 +26,7 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(USE): $(VENV)/bin/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo,cluster]'
 	@touch $@
 
 $(DEV): $(VENV)/bin/uv
@@ -38,6 +41,10 @@ demo: $(USE) ## run all stages on real photos (PHOTOS=DIR for your own) and writ
 test: $(DEV) ## run the tests with branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
+test-cluster: $(DEV) ## build the images and test on the cluster of KUBECONFIG, TEST_REGISTRY and AWS_ENDPOINT_URL_S3
+	REGISTRY=$(TEST_REGISTRY) ACCELERATOR=cpu images/build
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
+
 lint: $(DEV) ## style, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,11 +53,24 @@ lint: $(DEV) ## style, types, import rules
 
 lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-	  --extra cpu --extra gpu --extra demo --extra dev --output-file constraints.txt
+	  --extra cpu --extra gpu --extra search --extra cluster --extra weights --extra demo --extra dev --output-file constraints.txt
 
 bench: $(DEV) ## the README's figures (a quarter of an hour)
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/seeds.py
+
+images: ## build and push the images (REGISTRY=…, IMAGE_BUILDER=docker|podman|buildah, ACCELERATOR=gpu|cpu)
+	images/build
+
+deploy: $(USE) ## set up a namespace for runs (OVERLAY=dev|gpu|kueue, STORE=s3://…, SOURCE=s3://…, SETTINGS=FILE.yaml)
+	kubectl apply -k k8s/overlays/$(OVERLAY)
+	kubectl --namespace $(NAMESPACE) create configmap isc-jobs-settings --dry-run=client --output yaml \
+	  --from-literal=store="$(STORE)" --from-literal=source="$(SOURCE)" --from-file=images.yaml="$(IMAGES_FILE)" \
+	  $(if $(SETTINGS),--from-file=settings.yaml="$(SETTINGS)") | kubectl apply -f -
+	$(BIN)/isc-jobs check $(CHECK)
+
+undeploy: ## remove the namespace with all its runs; the store stays
+	kubectl delete -k k8s/overlays/$(OVERLAY) --ignore-not-found
 
 clean: ## remove the environment and the demo
 	rm -rf $(VENV) $(DEMO)

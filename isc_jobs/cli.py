@@ -5,10 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from isc_jobs import __version__
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
+
+if TYPE_CHECKING:
+    from isc_jobs.controller.manifest import Request
+    from isc_jobs.spec.settings import Settings
+    from isc_jobs.store import Store
 
 _WEIGHTS_BEGIN = (b"PK", b"\x80\x02")  # torch's zip files, and those before torch 1.6
 _EXAMPLES = """examples:
@@ -49,7 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"isc-jobs {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_run_all(commands.add_parser("run-all", help="run the pipeline"))
+    for name, command, text in (
+        ("run-all", _run_all, "run the pipeline"), ("render", _render, "print what a run creates in a cluster"),
+        ("diff", _diff, "show which stages changed settings run again"),
+        ("check", _check, "see whether a deployed cluster has what runs need"),
+    ):  # fmt: skip
+        sub = commands.add_parser(name, help=text)
+        _add_request(sub)
+        if name == "run-all":
+            sub.add_argument("--dry-run", action="store_true", help="print the plan")
+            sub.add_argument("--detach", action="store_true", help="let the cluster run the controller, and return")
+        sub.set_defaults(command=command)
     for name, command, text in (
         ("status", _status, "what each stage of a run is doing"), ("logs", _logs, "the log of an attempt"),
         ("cancel", _cancel, "end a run; what is finished stays"), ("resume", _resume, "go on with a run"),
@@ -78,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_all(parser: argparse.ArgumentParser) -> None:
+def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
     parser.add_argument(
         "--set",
@@ -90,43 +105,72 @@ def _add_run_all(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
-    parser.add_argument("--launcher", choices=["local"], default="local")
+    parser.add_argument(
+        "--launcher", choices=["local", "kubernetes"], help="default: local with --source, else kubernetes"
+    )
     parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan")
     _add_store(parser)
-    parser.set_defaults(command=_run_all)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    default = os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
+    default = _default_store()
     parser.add_argument("--store", default=default, metavar="URI", help=f"folder or s3://bucket/prefix; now {default}")
 
 
+def _default_store() -> str:
+    return os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
+
+
 def _run_all(arguments: argparse.Namespace) -> int:
-    from isc_jobs.controller.manifest import Request
+    from isc_jobs.controller.launchers import make_launcher
     from isc_jobs.controller.run import Controller
+    from isc_jobs.store import open_store
+
+    request = _request(arguments)
+    store = open_store(arguments.store)
+    if arguments.dry_run:
+        return _dry_run(store, request)
+    if arguments.detach:
+        return _detach(store, request, arguments.weights)
+    return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    """What the command line asks for; the store that a cluster's settings name is filled in."""
+    from isc_jobs.controller.manifest import Request
     from isc_jobs.spec.pipeline import check_run_name
     from isc_jobs.spec.profile import load_settings
-    from isc_jobs.store import open_store
     from isc_jobs.store.source import open_source, source_digest
 
+    launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
+    if launcher == "kubernetes":
+        settings = _deployed(arguments, settings.cluster.namespace)
     run = check_run_name(arguments.run or Path(arguments.profile).stem)
     if arguments.source is None:
         raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
     source = open_source(arguments.source, anonymous=arguments.anonymous_source)
-    request = Request(
+    return Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
         source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
-        first=arguments.first, last=arguments.last,
+        first=arguments.first, last=arguments.last, launcher=launcher,
     )  # fmt: skip
-    store = open_store(arguments.store)
-    if arguments.dry_run:
-        return _dry_run(store.uri, request)
-    return Controller(store, request, arguments.weights).run()
+
+
+def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
+    """The settings with those of the cluster between; fills in the store and source that were not given."""
+    from isc_jobs.controller.deployed import NAME, parse_deployed
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.spec.profile import load_settings
+
+    deployed = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
+    arguments.source = arguments.source or deployed.source
+    if arguments.store == _default_store() and deployed.store is not None:
+        arguments.store = deployed.store
+    return load_settings(arguments.profile, arguments.overrides, deployed=deployed.settings)
 
 
 def _digest(weights: Path | None) -> str | None:
@@ -143,14 +187,11 @@ def _digest(weights: Path | None) -> str | None:
         raise UsageError(f"--weights {weights}: {error.strerror}") from error
 
 
-def _dry_run(uri: str, request: object) -> int:
-    from isc_jobs.controller.manifest import Request
+def _dry_run(store: "Store", request: "Request") -> int:
     from isc_jobs.controller.run import check_inputs, committed_stages, pipeline_of, wanted_part
-    from isc_jobs.store import open_store
 
-    assert isinstance(request, Request)
     pipeline = pipeline_of(request)
-    committed = committed_stages(open_store(uri), pipeline)
+    committed = committed_stages(store, pipeline)
     wanted = wanted_part(pipeline, request)
     check_inputs(wanted, committed)
     part = {stage.name for stage in wanted}
@@ -160,14 +201,68 @@ def _dry_run(uri: str, request: object) -> int:
     return int(ExitCode.OK)
 
 
+def _detach(store: "Store", request: "Request", weights: Path | None) -> int:
+    from isc_jobs.controller.kubernetes.detached import start_controller
+
+    print(start_controller(store, request, weights))
+    return int(ExitCode.OK)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.controller.kubernetes.check import check_cluster
+    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.spec.settings import Settings
+
+    arguments.launcher = "kubernetes"
+    request = _request(arguments)
+    cluster = Settings.model_validate(request.settings).cluster
+    for line in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
+        print(line, flush=True)
+    return int(ExitCode.OK)
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from isc_jobs.controller.manifests import attempt_objects, run_owner
+    from isc_jobs.controller.run import pipeline_of, wanted_part
+    from isc_jobs.spec.settings import Settings
+
+    request = _request(arguments)
+    cluster = Settings.model_validate(request.settings).cluster
+    objects = [run_owner(request.run, cluster)]
+    for stage in wanted_part(pipeline_of(request), request):
+        objects += attempt_objects(stage.spec(request.run, 1, arguments.store), cluster)
+    print(yaml.safe_dump_all(objects, sort_keys=False, width=120), end="")
+    return int(ExitCode.OK)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.controller.status import changed_settings
+    from isc_jobs.store import open_store
+
+    request = _request(arguments)
+    manifest, _ = read_manifest(open_store(arguments.store), request.run)
+    for line in changed_settings(manifest.request.settings, request.settings):
+        print(line)
+    for stage in pipeline_of(request):
+        same = manifest.stages.get(stage.name) == stage.key
+        print(f"  {stage.name:<18}{'same' if same else 'runs again'}")
+    return int(ExitCode.OK)
+
+
 def _resume(arguments: argparse.Namespace) -> int:
+    from isc_jobs.controller.launchers import make_launcher
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.run import Controller
     from isc_jobs.store import open_store
 
     store = open_store(arguments.store)
     manifest, _ = read_manifest(store, arguments.run)
-    return Controller(store, manifest.request, None).run()
+    return Controller(store, manifest.request, None, lambda: make_launcher(store, manifest.request)).run()
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ class Request(BaseModel):
     weights_sha256: str | None
     first: str | None  # --from
     last: str | None  # --until
+    launcher: Literal["local", "kubernetes"]
 
 
 class AttemptRecord(BaseModel):

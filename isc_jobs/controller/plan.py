@@ -12,6 +12,7 @@ class Attempt:
 
     stage: str
     number: int
+    key: str = ""  # of its output
     exit_code: int | None  # None while it runs; negative: ended by that signal
     reason: str = ""
     sign_of_life: float = 0.0  # when it last said something

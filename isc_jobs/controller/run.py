@@ -4,12 +4,13 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import Lease
-from isc_jobs.controller.local import LocalLauncher
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, Request
 from isc_jobs.controller.plan import Action, Fail, Finish, Kill, Observed, Policy, Start, plan
 from isc_jobs.spec.errors import ExitCode, UsageError
@@ -76,14 +77,17 @@ class _Stopped(Exception):
 class Controller:
     """Runs one request to its end."""
 
-    def __init__(self, store: Store, request: Request, weights: Path | None, policy: Policy | None = None) -> None:
-        """Check the request; nothing is started yet."""
+    def __init__(
+        self, store: Store, request: Request, weights: Path | None, launcher: Callable[[], Launcher],
+        policy: Policy | None = None,
+    ) -> None:  # fmt: skip
+        """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease."""
         self._store, self._request, self._weights = store, request, weights
         self._pipeline = pipeline_of(request)
         self._part = wanted_part(self._pipeline, request)
         self._policy = policy or Policy()
         self._lease = Lease(store, request.run)
-        self._launcher = LocalLauncher(store, request.run, _say)
+        self._make_launcher = launcher
         self._finished: set[str] = set()
         self._watched = 0.0
 
@@ -91,6 +95,7 @@ class Controller:
         """Run; the exit code. On Ctrl-C or SIGTERM children are ended and the run can be resumed."""
         epoch = self._lease.acquire()
         try:
+            self._launcher = self._make_launcher()
             return self._run(epoch)
         finally:
             self._lease.release()
@@ -106,9 +111,12 @@ class Controller:
         manifest = Manifest(request=self._request, stages=keys, state="running", epoch=epoch)
         self._file = ManifestFile(self._store, manifest)
         self._finished = set(committed)
+        for attempt in self._launcher.attempts():  # of an earlier controller
+            if attempt.exit_code is None and attempt.key not in keys.values():
+                self._launcher.stop(attempt.stage, attempt.number, "the settings have changed")
         cached = [stage.name for stage in self._part if stage.name in committed]
         if cached:
-            _say(f"finished before, skipped: {', '.join(cached)}")
+            say(f"finished before, skipped: {', '.join(cached)}")
         before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._loop(first)
@@ -145,9 +153,9 @@ class Controller:
         if commit is not None and verify_commit(self._store, commit):
             self._finished.add(name)
             _prune(self._store, stage)
-            _say(f"{name}  finished in {commit.seconds:.1f} s")
+            say(f"{name}  finished in {commit.seconds:.1f} s")
         else:
-            _say(f"{name}  attempt {number} failed: {reason or f'exit code {code}'}")
+            say(f"{name}  attempt {number} failed: {reason or f'exit code {code}'}")
         record = AttemptRecord(stage=name, attempt=number, exit_code=code, reason=reason)
         self._file.manifest.attempts.append(record)
         self._file.save()
@@ -155,7 +163,7 @@ class Controller:
     def _apply(self, action: Action) -> int | None:
         match action:
             case Start(name, attempt):
-                _say(f"{name}  starts")
+                say(f"{name}  starts")
                 stage = find_stage(self._pipeline, name)
                 self._launcher.start(stage.spec(self._request.run, attempt, self._store.uri))
             case Kill(name, attempt, reason):
@@ -166,7 +174,7 @@ class Controller:
                 return exit_code
             case Finish():
                 self._end("succeeded", "")
-                _say("\n".join(summary_lines(self._store, self._part)))
+                say("\n".join(summary_lines(self._store, self._part)))
                 return int(ExitCode.OK)
         return None
 
@@ -179,16 +187,16 @@ class Controller:
         if self._store.stat(cancel_key(self._request.run)) is not None:
             self._launcher.stop_all("the run is cancelled")
             self._end("cancelled", "cancelled")
-            _say(f"run {self._request.run} is cancelled; what is finished stays")
+            say(f"run {self._request.run} is cancelled; what is finished stays")
 
     def _interrupted(self, signum: int) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        _say("interrupted: ending the stages, which write their checkpoints")
+        say("interrupted: ending the stages, which write their checkpoints")
         self._launcher.stop_all("the controller was interrupted")
         self._observe()
         self._end("interrupted", signal.Signals(signum).name)
-        _say(f"run it again, or `isc-jobs resume {self._request.run} --store {self._store.uri}`, to go on")
+        say(f"run it again, or `isc-jobs resume {self._request.run} --store {self._store.uri}`, to go on")
         return int(ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED)
 
     def _end(self, state: str, reason: str) -> None:
@@ -247,5 +255,6 @@ def _raise_stopped(signum: int, _: FrameType | None) -> None:
     raise _Stopped(signum)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line of progress."""
     print(line, flush=True)

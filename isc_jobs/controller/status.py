@@ -33,6 +33,18 @@ def status_table(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
+    """A line for every value that differs, by its key's path."""
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new, where = before.get(key), after.get(key), f"{path}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += changed_settings(old, new, f"{where}.")
+        elif old != new:
+            lines.append(f"{where}: {json.dumps(old)} -> {json.dumps(new)}")
+    return lines
+
+
 def stage_log(store: Store, run: str, stage: str, attempt: int | None, rank: int) -> str:
     """A kept log; the latest attempt's if none is given. Raises UsageError if there is none."""
     manifest, _ = read_manifest(store, run)

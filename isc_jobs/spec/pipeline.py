@@ -11,7 +11,7 @@ from isc_jobs.spec.stage import InputRef, StageSpec, stage_key
 # A program's version is bumped whenever its results change, so that old outputs are not reused.
 PROGRAM_VERSIONS = {"download": 2, "weights": 1, "train": 2, "extract": 1, "postprocess": 2, "evaluate": 3}
 
-RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,5 +150,5 @@ def find_stage(pipeline: Pipeline, name: str) -> Stage:
 def check_run_name(name: str) -> str:
     """The name, if it can be part of Kubernetes object names; raises UsageError otherwise."""
     if not RUN_NAME.fullmatch(name):
-        raise UsageError(f"run name {name!r}: expected 1-40 of a-z, 0-9 and '-', beginning and ending with no '-'")
+        raise UsageError(f"run name {name!r}: expected 1-30 of a-z, 0-9 and '-', beginning and ending with no '-'")
     return name

@@ -14,9 +14,14 @@ from isc_jobs.spec.settings import Settings
 PROFILES = ("demo", "isc21")
 
 
-def load_settings(profile: str, overrides: Iterable[str] = ()) -> Settings:
-    """Settings of a profile name or YAML file; raises UsageError that names the key's path."""
+def load_settings(profile: str, overrides: Iterable[str] = (), *, deployed: Iterable[dict[str, Any]] = ()) -> Settings:
+    """Settings of a profile name or YAML file, then those of a cluster, then overrides.
+
+    Raises UsageError that names the key's path.
+    """
     values = _read_profile(profile, seen=())
+    for part in deployed:
+        values = _merge(values, part)
     for override in overrides:
         values = _merge(values, _parse_override(override))
     try:

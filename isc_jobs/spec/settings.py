@@ -4,7 +4,7 @@ No field has a default here: the profile ``isc21.yaml`` states every value once,
 profiles extend it. Unknown keys, wrong types and impossible values are refused.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -163,6 +163,54 @@ class Evaluate(Frozen):
     gallery: NonNegativeInt  # matches, misses and false matches shown, each
 
 
+class Images(Frozen):
+    """Container images, as references with a digest; null until ``make deploy`` or the user names them."""
+
+    controller: str | None
+    data: str | None  # download, postprocess, evaluate
+    train: str | None  # train, extract
+
+
+class Resources(Frozen):
+    """Of one pod. Memory and GPUs are requested and limited, processors only requested."""
+
+    cpu: str  # Kubernetes quantities
+    memory: str
+    gpus: NonNegativeInt
+    scratch: str  # size limit of the work folder
+    shared_memory: str  # /dev/shm, of which loader processes need much
+
+
+class StageResources(Frozen):
+    """Of the stages' pods."""
+
+    download: Resources
+    train: Resources
+    extract: Resources
+    postprocess: Resources
+    evaluate: Resources
+
+
+class Cluster(Frozen):
+    """Where and how stages run on Kubernetes; none of it changes a result."""
+
+    namespace: str
+    images: Images
+    pull_secrets: tuple[str, ...] = Field(strict=False)
+    service_account: str  # of the stages' pods, which get no token of the API server
+    s3_secret: str | None  # holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null: the service account has access
+    environment: dict[str, str]  # as AWS_ENDPOINT_URL_S3; no secrets
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    node_selector: dict[str, str]
+    tolerations: tuple[dict[str, Any], ...] = Field(strict=False)
+    priority_class: str | None
+    training_pods: PositiveInt  # of one training; they share compute.processes evenly
+    grace_seconds: PositiveInt  # for a checkpoint after SIGTERM
+    pending_seconds: PositiveInt  # a pod that finds no place for so long ends the run
+    resources: StageResources
+
+
 class Settings(Frozen):
     """Everything that decides a run's results, and the machine's share in it."""
 
@@ -173,3 +221,13 @@ class Settings(Frozen):
     postprocess: Postprocess
     evaluate: Evaluate
     compute: Compute
+    cluster: Cluster
+
+    @model_validator(mode="after")
+    def _pods_share_processes(self) -> Self:
+        if self.compute.processes % self.cluster.training_pods:
+            raise ValueError(
+                f"compute.processes {self.compute.processes} is not divisible by "
+                f"cluster.training_pods {self.cluster.training_pods}"
+            )
+        return self

@@ -94,7 +94,9 @@ def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
     if reason:
         print(f"{program}: {reason}", file=sys.stderr, flush=True)
     if arguments.work is not None:
-        _say_why(arguments.work, code, reason)
+        _say_why(arguments.work / f"termination-{os.environ.get('RANK', '0')}.json", code, reason)
+    if code and "ISC_JOBS_TERMINATION_LOG" in os.environ:
+        _say_why(Path(os.environ["ISC_JOBS_TERMINATION_LOG"]), code, reason)
     return code
 
 
@@ -114,10 +116,9 @@ def _guarded(program: str, body: Callable[[Context], dict[str, Any]], spec: Path
         return int(ExitCode.INTERNAL), f"internal error, see the log: {type(error).__name__}: {error}"
 
 
-def _say_why(work: Path, code: int, reason: str) -> None:
+def _say_why(path: Path, code: int, reason: str) -> None:
     """Leave the exit code and reason for the launcher; torchrun hides its children's codes."""
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / f"termination-{os.environ.get('RANK', '0')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"exit_code": code, "reason": reason}), "utf-8")
 
 

@@ -1,0 +1,35 @@
+"""What ``make deploy`` left in the cluster: store, source and settings, in one ConfigMap."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from isc_jobs.controller.manifests import Object
+from isc_jobs.spec.errors import UsageError
+
+NAME = "isc-jobs-settings"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Addresses that the command line need not repeat, and settings that stand between profile and ``--set``."""
+
+    store: str | None = None
+    source: str | None = None
+    settings: tuple[dict[str, Any], ...] = field(default=())
+
+
+def parse_deployed(found: Object | None) -> Deployed:
+    """The ConfigMap's content, nothing if there is none; raises UsageError for what is not YAML settings."""
+    data = (found or {}).get("data") or {}
+    parts = []
+    for name in ("settings.yaml", "images.yaml"):
+        try:
+            part = yaml.safe_load(data.get(name) or "")
+        except yaml.YAMLError as error:
+            raise UsageError(f"ConfigMap {NAME}: {name} is not valid YAML: {' '.join(str(error).split())}") from error
+        if part is not None and not isinstance(part, dict):
+            raise UsageError(f"ConfigMap {NAME}: {name} holds {type(part).__name__}, expected a mapping of settings")
+        parts.append(part or {})
+    return Deployed(data.get("store") or None, data.get("source") or None, tuple(parts))

@@ -1,0 +1,22 @@
+"""The port to whatever runs stages: processes of this machine, or a cluster's pods."""
+
+from typing import Protocol
+
+from isc_jobs.controller.plan import Attempt
+from isc_jobs.spec.stage import StageSpec
+
+
+class Launcher(Protocol):
+    """Starts attempts, tells of them, ends them, and keeps their logs in the store."""
+
+    def start(self, spec: StageSpec) -> None:
+        """Start an attempt, once: an attempt of this name and specification that is there already is taken over."""
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All attempts that are known, in the order of their numbers; logs of ended ones are in the store."""
+
+    def stop(self, stage: str, number: int, reason: str) -> None:
+        """End an attempt, with time for a checkpoint; nothing happens if it has ended."""
+
+    def stop_all(self, reason: str) -> None:
+        """End everything of the run."""
