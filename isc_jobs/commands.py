@@ -33,7 +33,9 @@ def run_all(arguments: argparse.Namespace) -> int:
         return _dry_run(store, request)
     if arguments.detach:
         return _detach(store, request, arguments.weights)
-    return Controller(store, request, arguments.weights, lambda: make_launcher(store, request)).run()
+    return Controller(
+        store, request, arguments.weights, lambda keep_alive: make_launcher(store, request, keep_alive)
+    ).run()
 
 
 def _request(arguments: argparse.Namespace) -> "Request":
@@ -164,7 +166,9 @@ def resume(arguments: argparse.Namespace) -> int:
 
     store = open_store(arguments.store)
     manifest, _ = read_manifest(store, arguments.run)
-    return Controller(store, manifest.request, None, lambda: make_launcher(store, manifest.request)).run()
+    return Controller(
+        store, manifest.request, None, lambda keep_alive: make_launcher(store, manifest.request, keep_alive)
+    ).run()
 
 
 def status(arguments: argparse.Namespace) -> int:

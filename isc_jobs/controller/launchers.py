@@ -1,5 +1,7 @@
 """Which launcher a request asks for."""
 
+from collections.abc import Callable
+
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.manifest import Request
 from isc_jobs.controller.run import say
@@ -8,8 +10,11 @@ from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
 
 
-def make_launcher(store: Store, request: Request) -> Launcher:
-    """Connect to what shall run the stages; raises UsageError if it cannot reach the store or the source."""
+def make_launcher(store: Store, request: Request, keep_alive: Callable[[], None]) -> Launcher:
+    """Connect to what shall run the stages; ``keep_alive`` is called while it waits long.
+
+    Raises UsageError if it cannot reach the store or the source.
+    """
     if request.launcher == "local":
         from isc_jobs.controller.local import LocalLauncher
 
@@ -19,7 +24,7 @@ def make_launcher(store: Store, request: Request) -> Launcher:
     from isc_jobs.controller.kubernetes.launcher import KubernetesLauncher
 
     cluster = Settings.model_validate(request.settings).cluster
-    return KubernetesLauncher(store, request.run, cluster, Api(cluster.namespace), say)
+    return KubernetesLauncher(store, request.run, cluster, Api(cluster.namespace), say, keep_alive)
 
 
 def check_reachable(store: Store, request: Request) -> None:

@@ -78,10 +78,13 @@ class Controller:
     """Runs one request to its end."""
 
     def __init__(
-        self, store: Store, request: Request, weights: Path | None, launcher: Callable[[], Launcher],
+        self, store: Store, request: Request, weights: Path | None, launcher: Callable[[Callable[[], None]], Launcher],
         policy: Policy | None = None,
     ) -> None:  # fmt: skip
-        """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease."""
+        """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease.
+
+        ``launcher`` is given what keeps the lease alive while it waits.
+        """
         self._store, self._request, self._weights = store, request, weights
         self._pipeline = pipeline_of(request)
         self._part = wanted_part(self._pipeline, request)
@@ -95,7 +98,7 @@ class Controller:
         """Run; the exit code. On Ctrl-C or SIGTERM children are ended and the run can be resumed."""
         epoch = self._lease.acquire()
         try:
-            self._launcher = self._make_launcher()
+            self._launcher = self._make_launcher(self._lease.renew)
             return self._run(epoch)
         finally:
             self._lease.release()

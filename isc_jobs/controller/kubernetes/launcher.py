@@ -26,6 +26,7 @@ from isc_jobs.store import Store
 
 _LIST_S = 30.0  # a list at least this often, whatever the watch says
 _EXPLAIN_S = 10.0  # a pending attempt is looked at this often
+_FOLLOW_S = 5.0  # and the progress of a running one
 _WATCH_S = 240
 
 
@@ -34,6 +35,7 @@ class _Known:
     spec: StageSpec
     sign_of_life: float = field(default_factory=time.monotonic)
     explained: float = 0.0
+    followed: float = 0.0
     progress: str = ""  # entity tag of progress.json
     seen: set[str] = field(default_factory=set)  # uids of pods
     ended: Attempt | None = None
@@ -42,9 +44,13 @@ class _Known:
 class KubernetesLauncher:
     """Runs the attempts of one run in a namespace."""
 
-    def __init__(self, store: Store, run: str, cluster: Cluster, api: Api, echo: Callable[[str], None]) -> None:
-        """Take over what an earlier controller of the run left."""
+    def __init__(
+        self, store: Store, run: str, cluster: Cluster, api: Api, echo: Callable[[str], None],
+        keep_alive: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Take over what an earlier controller of the run left; ``keep_alive`` is called while pods end."""
         self._store, self._run, self._cluster, self._api, self._echo = store, run, cluster, api, echo
+        self._keep_alive = keep_alive
         self._labels = f"{LABEL}/run={run}"
         self._owner = self._own(run_owner(run, cluster))
         self._known: dict[tuple[str, int], _Known] = {}
@@ -163,10 +169,13 @@ class KubernetesLauncher:
     def _follow(self, known: _Known) -> None:
         """Echo progress, which is the sign of life."""
         key = f"{self._prefix(known.spec)}/progress.json"
-        info = self._store.stat(key) if time.monotonic() - known.explained > 5 else None
+        if time.monotonic() - known.followed < _FOLLOW_S:
+            return
+        known.followed = time.monotonic()
+        info = self._store.stat(key)
         if info is None or info.etag == known.progress:
             return
-        known.progress, known.sign_of_life, known.explained = info.etag, time.monotonic(), time.monotonic()
+        known.progress, known.sign_of_life = info.etag, time.monotonic()
         state = json.loads(self._store.get(key)[0])
         pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
         self._echo(f"{known.spec.stage}  {state['step']}/{state['total']}{pace}")
@@ -180,6 +189,7 @@ class KubernetesLauncher:
         deadline = time.monotonic() + self._cluster.grace_seconds + 30
         while time.monotonic() < deadline and self._running(spec):
             logs |= self._logs(spec)
+            self._keep_alive()
             time.sleep(1)
         self._api.delete("v1", "ConfigMap", name)
         for rank, (_, text) in enumerate(sorted(logs.items())):
