@@ -10,9 +10,7 @@ USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
 DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
 PHOTOS ?= examples/photos
 DEMO ?= .demo
-OVERLAY ?= gpu
-NAMESPACE ?= isc-jobs
-IMAGES_FILE ?= images.yaml
+export OVERLAY ?= gpu
 
 .PHONY: help demo test test-cluster lint lock bench images deploy undeploy clean
 
@@ -63,14 +61,11 @@ images: ## build and push the images (REGISTRY=…, IMAGE_BUILDER=docker|podman|
 	images/build
 
 deploy: $(USE) ## set up a namespace for runs (OVERLAY=dev|gpu|kueue, STORE=s3://…, SOURCE=s3://…, SETTINGS=FILE.yaml)
-	kubectl apply -k k8s/overlays/$(OVERLAY)
-	kubectl --namespace $(NAMESPACE) create configmap isc-jobs-settings --dry-run=client --output yaml \
-	  --from-literal=store="$(STORE)" --from-literal=source="$(SOURCE)" --from-file=images.yaml="$(IMAGES_FILE)" \
-	  $(if $(SETTINGS),--from-file=settings.yaml="$(SETTINGS)") | kubectl apply -f -
+	k8s/deploy
 	$(BIN)/isc-jobs check $(CHECK)
 
 undeploy: ## remove the namespace with all its runs; the store stays
-	kubectl delete -k k8s/overlays/$(OVERLAY) --ignore-not-found
+	k8s/deploy --delete
 
 clean: ## remove the environment and the demo
 	rm -rf $(VENV) $(DEMO)

@@ -113,5 +113,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    default = commands.default_store()
-    parser.add_argument("--store", default=default, metavar="URI", help=f"folder or s3://bucket/prefix; now {default}")
+    parser.add_argument(
+        "--store", metavar="URI",
+        help="folder or s3://bucket/prefix; default $ISC_JOBS_STORE, else isc-jobs-store here, else the cluster's",
+    )  # fmt: skip

@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING
 from isc_jobs.spec.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from isc_jobs.controller.manifest import Request
+    from isc_jobs.controller.request import Request
+    from isc_jobs.controller.run import Controller
     from isc_jobs.spec.settings import Settings
     from isc_jobs.store import Store
 
 _WEIGHTS_BEGIN = (b"PK", b"\x80\x02")  # torch's zip files, and those before torch 1.6
 
 
-def default_store() -> str:
-    """The store if none is given."""
-    return os.environ.get("ISC_JOBS_STORE", "isc-jobs-store")
+_FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is named
 
 
 def run_all(arguments: argparse.Namespace) -> int:
     """Run the pipeline, or plan it, or leave it to the cluster."""
-    from isc_jobs.controller.launchers import make_launcher
-    from isc_jobs.controller.run import Controller
     from isc_jobs.store import open_store
 
     request = _request(arguments)
@@ -33,22 +30,29 @@ def run_all(arguments: argparse.Namespace) -> int:
         return _dry_run(store, request)
     if arguments.detach:
         return _detach(store, request, arguments.weights)
-    return Controller(
-        store, request, arguments.weights, lambda keep_alive: make_launcher(store, request, keep_alive)
-    ).run()
+    return _controller(store, request, arguments.weights).run()
+
+
+def _controller(store: "Store", request: "Request", weights: Path | None = None) -> "Controller":
+    from isc_jobs.controller.launchers import make_launcher, policy_of
+    from isc_jobs.controller.run import Controller
+
+    return Controller(store, request, weights, lambda fenced: make_launcher(fenced, request), policy_of(request))
 
 
 def _request(arguments: argparse.Namespace) -> "Request":
     """What the command line asks for; the store that a cluster's settings name is filled in."""
-    from isc_jobs.controller.manifest import Request
+    from isc_jobs.controller.request import Request
     from isc_jobs.spec.pipeline import check_run_name
     from isc_jobs.spec.profile import load_settings
     from isc_jobs.store.source import open_source, source_digest
 
     launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
+    arguments.store = arguments.store or os.environ.get("ISC_JOBS_STORE")
     if launcher == "kubernetes":
         settings = _deployed(arguments, settings.cluster.namespace)
+    arguments.store = arguments.store or _FOLDER
     run = check_run_name(arguments.run or Path(arguments.profile).stem)
     if arguments.source is None:
         raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
@@ -68,9 +72,31 @@ def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
 
     deployed = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
     arguments.source = arguments.source or deployed.source
-    if arguments.store == default_store() and deployed.store is not None:
-        arguments.store = deployed.store
+    arguments.store = arguments.store or deployed.store
     return load_settings(arguments.profile, arguments.overrides, deployed=deployed.settings)
+
+
+def _open_store(arguments: argparse.Namespace) -> "Store":
+    """The store of a run: as given, else this machine's if there is one, else the cluster's."""
+    from isc_jobs.store import open_store
+
+    uri = arguments.store or os.environ.get("ISC_JOBS_STORE") or (_FOLDER if Path(_FOLDER).is_dir() else None)
+    return open_store(uri or _cluster_store())
+
+
+def _cluster_store() -> str:
+    from isc_jobs.controller.deployed import NAME, parse_deployed
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.spec.profile import load_settings
+
+    namespace = load_settings("isc21").cluster.namespace
+    try:
+        store = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME)).store
+    except UsageError as error:
+        raise UsageError(f"no store: here is no {_FOLDER}/, and {error}; give --store") from error
+    if store is None:
+        raise UsageError(f"no store: here is no {_FOLDER}/ and the cluster's {NAME} names none; give --store")
+    return store
 
 
 def _digest(weights: Path | None) -> str | None:
@@ -88,7 +114,7 @@ def _digest(weights: Path | None) -> str | None:
 
 
 def _dry_run(store: "Store", request: "Request") -> int:
-    from isc_jobs.controller.run import check_inputs, committed_stages, pipeline_of, wanted_part
+    from isc_jobs.controller.request import check_inputs, committed_stages, pipeline_of, wanted_part
 
     pipeline = pipeline_of(request)
     committed = committed_stages(store, pipeline)
@@ -112,15 +138,17 @@ def check(arguments: argparse.Namespace) -> int:
     """See whether a deployed cluster has what runs need."""
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.check import check_cluster
-    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.controller.request import pipeline_of
     from isc_jobs.spec.settings import Settings
 
     arguments.launcher = "kubernetes"
     request = _request(arguments)
     cluster = Settings.model_validate(request.settings).cluster
-    for line in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
-        print(line, flush=True)
-    return int(ExitCode.OK)
+    complete = True
+    for found, sentence in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
+        print(f"{'ok' if found else 'MISSING':<8} {sentence}", flush=True)
+        complete = complete and found
+    return int(ExitCode.OK if complete else ExitCode.USAGE)
 
 
 def render(arguments: argparse.Namespace) -> int:
@@ -128,7 +156,7 @@ def render(arguments: argparse.Namespace) -> int:
     import yaml
 
     from isc_jobs.controller.manifests import attempt_objects, run_owner
-    from isc_jobs.controller.run import pipeline_of, wanted_part
+    from isc_jobs.controller.request import pipeline_of, wanted_part
     from isc_jobs.spec.settings import Settings
 
     request = _request(arguments)
@@ -143,7 +171,7 @@ def render(arguments: argparse.Namespace) -> int:
 def diff(arguments: argparse.Namespace) -> int:
     """Show which stages changed settings run again."""
     from isc_jobs.controller.manifest import read_manifest
-    from isc_jobs.controller.run import pipeline_of
+    from isc_jobs.controller.request import pipeline_of
     from isc_jobs.controller.status import changed_settings
     from isc_jobs.store import open_store
 
@@ -159,16 +187,10 @@ def diff(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Go on with a run as it was started."""
-    from isc_jobs.controller.launchers import make_launcher
     from isc_jobs.controller.manifest import read_manifest
-    from isc_jobs.controller.run import Controller
-    from isc_jobs.store import open_store
 
-    store = open_store(arguments.store)
-    manifest, _ = read_manifest(store, arguments.run)
-    return Controller(
-        store, manifest.request, None, lambda keep_alive: make_launcher(store, manifest.request, keep_alive)
-    ).run()
+    store = _open_store(arguments)
+    return _controller(store, read_manifest(store, arguments.run)[0].request).run()
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -176,29 +198,55 @@ def status(arguments: argparse.Namespace) -> int:
     import json
 
     from isc_jobs.controller.status import run_status, status_table
-    from isc_jobs.store import open_store
 
-    status = run_status(open_store(arguments.store), arguments.run)
+    status = run_status(_open_store(arguments), arguments.run)
     print(json.dumps(status, indent=1) if arguments.json else status_table(status))
     return int(ExitCode.OK)
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Print the log of an attempt."""
-    from isc_jobs.controller.status import stage_log
-    from isc_jobs.store import open_store
+    """Print the log of an attempt: as kept, or from its pod while it runs in a cluster."""
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.status import latest_attempt, stage_log
 
-    log = stage_log(open_store(arguments.store), arguments.run, arguments.stage, arguments.attempt, arguments.rank)
+    store = _open_store(arguments)
+    run, stage, rank = arguments.run, arguments.stage, arguments.rank
+    number = arguments.attempt or latest_attempt(store, run, stage)
+    try:
+        log = stage_log(store, run, stage, number, rank)
+    except UsageError:
+        request = read_manifest(store, run)[0].request
+        live = _live_log(request, stage, number, rank) if request.launcher == "kubernetes" else None
+        if live is None:
+            raise
+        log = live
     sys.stdout.write(log)
     return int(ExitCode.OK)
 
 
-def cancel(arguments: argparse.Namespace) -> int:
-    """End a run."""
-    from isc_jobs.controller.status import cancel_run
-    from isc_jobs.store import open_store
+def _live_log(request: "Request", stage: str, number: int, rank: int) -> str | None:
+    from isc_jobs.controller.kubernetes.api import Api
+    from isc_jobs.controller.kubernetes.logs import live_log
+    from isc_jobs.spec.settings import Settings
 
-    print(cancel_run(open_store(arguments.store), arguments.run))
+    settings = Settings.model_validate(request.settings)
+    return live_log(Api(settings.cluster.namespace), request.run, stage, number, settings).get(rank)
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """End a run; returns when it has ended. If its controller has gone, what it left is ended here."""
+    import time
+
+    from isc_jobs.controller.lease import is_held
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.status import has_ended, request_cancel
+
+    store = _open_store(arguments)
+    print(request_cancel(store, arguments.run), flush=True)
+    while not has_ended(store, arguments.run):
+        if not is_held(store, arguments.run, time.time()):
+            _controller(store, read_manifest(store, arguments.run)[0].request).cancel()
+        time.sleep(1)
     return int(ExitCode.OK)
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import yaml
 
-from isc_jobs.controller.manifests import Object
+from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import UsageError
 
 NAME = "isc-jobs-settings"
+_LAST = ("settings.yaml", "images.yaml")  # the user's own and the built images, over those of the overlays
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ def parse_deployed(found: Object | None) -> Deployed:
     """The ConfigMap's content, nothing if there is none; raises UsageError for what is not YAML settings."""
     data = (found or {}).get("data") or {}
     parts = []
-    for name in ("settings.yaml", "images.yaml"):
+    overlays = sorted(name for name in data if name.endswith(".yaml") and name not in _LAST)
+    for name in (*overlays, *_LAST):
         try:
             part = yaml.safe_load(data.get(name) or "")
         except yaml.YAMLError as error:

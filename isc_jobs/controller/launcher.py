@@ -13,10 +13,19 @@ class Launcher(Protocol):
         """Start an attempt, once: an attempt of this name and specification that is there already is taken over."""
 
     def attempts(self) -> tuple[Attempt, ...]:
-        """All attempts that are known, in the order of their numbers; logs of ended ones are in the store."""
+        """All attempts that are known, in the order of their numbers. Of an ended one nothing lives any more."""
+
+    def tidy(self) -> None:
+        """Bring the logs of ended attempts into the store and remove what is left of them."""
 
     def stop(self, stage: str, number: int, reason: str) -> None:
         """End an attempt, with time for a checkpoint; nothing happens if it has ended."""
 
     def stop_all(self, reason: str) -> None:
         """End everything of the run."""
+
+    def leave(self) -> None:
+        """The controller goes and the run does not end: end what cannot outlive the controller."""
+
+    def close(self) -> None:
+        """The run has ended: remove all that is left of it."""

@@ -1,7 +1,6 @@
 """The local launcher: stages as processes of this machine, torchrun for several processes of one training."""
 
 import ctypes
-import gzip
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isc_jobs.controller.attempts import claim, keep_logs
 from isc_jobs.controller.plan import Attempt
 from isc_jobs.spec.stage import StageSpec
 from isc_jobs.store import Store
@@ -49,7 +49,7 @@ class LocalLauncher:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / "spec.json").write_text(spec.model_dump_json(indent=1), "utf-8")
-        self._store.upload(f"{self._prefix(spec)}/spec.json", work / "spec.json")
+        claim(self._store, spec)
         environment = os.environ | {"ISC_JOBS_CACHE": str(self._root / "cache"), "PYTHONUNBUFFERED": "1"}
         with (work / "log-0.txt").open("wb") as log:
             popen = subprocess.Popen(
@@ -80,6 +80,17 @@ class LocalLauncher:
         for process in self._processes:
             self.stop(process.spec.stage, process.spec.attempt, reason)
 
+    def tidy(self) -> None:
+        """Nothing is left to do: logs are kept as soon as an attempt ends."""
+
+    def leave(self) -> None:
+        """Processes end with their controller."""
+        self.stop_all("the controller ends")
+
+    def close(self) -> None:
+        """Nothing is left."""
+        self.stop_all("the run has ended")
+
     def _look(self, process: _Process) -> Attempt:
         if process.attempt is not None:
             return process.attempt
@@ -93,7 +104,8 @@ class LocalLauncher:
         process.attempt = Attempt(
             stage=process.spec.stage, number=process.spec.attempt, exit_code=code, reason=reason, ended=time.monotonic()
         )
-        self._keep(process, code, reason)
+        keep_logs(self._store, process.spec, process.attempt, _logs(process.work))
+        shutil.rmtree(process.work, ignore_errors=True)
         return process.attempt
 
     def _echo_new(self, process: _Process) -> None:
@@ -107,17 +119,6 @@ class LocalLauncher:
             for line in whole.decode("utf-8", "replace").splitlines():
                 self._echo(line)
 
-    def _keep(self, process: _Process, code: int, reason: str) -> None:
-        """Bring logs and the reason into the store, then forget the scratch folder."""
-        for rank, text in enumerate(_logs(process.work)):
-            self._store.put(f"{self._prefix(process.spec)}/log-{rank}.txt.gz", gzip.compress(text, mtime=0))
-        content = json.dumps({"exit_code": code, "reason": reason}).encode()
-        self._store.put(f"{self._prefix(process.spec)}/termination.json", content)
-        shutil.rmtree(process.work, ignore_errors=True)
-
-    def _prefix(self, spec: StageSpec) -> str:
-        return f"runs/{self._run}/{spec.stage}/attempt-{spec.attempt}"
-
 
 def _command(spec: StageSpec, work: Path) -> list[str]:
     program = ["-m", f"isc_jobs.stages.{spec.program}", "--spec", str(work / "spec.json"), "--work", str(work)]
@@ -129,13 +130,11 @@ def _command(spec: StageSpec, work: Path) -> list[str]:
             "--log-dir", str(work / "ranks"), "--redirects", redirects, *program]  # fmt: skip
 
 
-def _logs(work: Path) -> list[bytes]:
-    """Of each rank."""
-    logs = [(work / "log-0.txt").read_bytes()]
+def _logs(work: Path) -> dict[int, bytes]:
+    """By rank."""
     ranks = {int(path.parent.name): path.parent for path in work.glob("ranks/*/attempt_0/*/stdout.log")}
-    folders = [ranks[rank] for rank in sorted(ranks) if rank > 0]
-    logs += [(folder / "stdout.log").read_bytes() + (folder / "stderr.log").read_bytes() for folder in folders]
-    return logs
+    logs = {rank: (f / "stdout.log").read_bytes() + (f / "stderr.log").read_bytes() for rank, f in ranks.items()}
+    return logs | {0: (work / "log-0.txt").read_bytes()}
 
 
 def _termination(work: Path, code: int) -> tuple[int, str]:

@@ -4,24 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isc_jobs.controller.lease import LeaseLost
+from isc_jobs.controller.request import Request
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.store import NotFound, Store
 
-
-class Request(BaseModel):
-    """What the user asked for; enough to resume it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run: str
-    settings: dict[str, Any]
-    source: str
-    anonymous: bool
-    source_digest: str
-    weights_sha256: str | None
-    first: str | None  # --from
-    last: str | None  # --until
-    launcher: Literal["local", "kubernetes"]
+State = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
 
 class AttemptRecord(BaseModel):
@@ -42,7 +30,7 @@ class Manifest(BaseModel):
 
     request: Request
     stages: dict[str, str]  # name -> key, in order
-    state: Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
+    state: State
     reason: str = ""
     epoch: int  # of the lease that wrote it
     attempts: list[AttemptRecord] = []
@@ -70,15 +58,39 @@ class ManifestFile:
     """The manifest of a run that this controller holds the lease of."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
-        """Write the first state, over whatever an earlier controller left."""
+        """Write the first state over an earlier controller's, whose attempts are kept.
+
+        Raises LeaseLost if a later controller has written it.
+        """
         self.manifest = manifest
         self._store, self._key = store, manifest_key(manifest.request.run)
-        info = store.stat(self._key)
-        self._etag = self._put(if_match=info.etag) if info else self._put(if_none_match=True)
+        earlier, etag = _earlier(store, self._key)
+        if earlier is not None and earlier.epoch > manifest.epoch:
+            raise LeaseLost(f"run {manifest.request.run!r} was taken over by another controller: this one ends")
+        if earlier is not None:
+            manifest.attempts = earlier.attempts
+        self._etag = self._put(if_match=etag) if etag else self._put(if_none_match=True)
 
     def save(self) -> None:
         """Replace; raises Conflict if another controller wrote since."""
         self._etag = self._put(if_match=self._etag)
 
+    def end(self, state: State, reason: str) -> None:
+        """Write how the run ended."""
+        self.manifest = self.manifest.model_copy(update={"state": state, "reason": reason})
+        self.save()
+
     def _put(self, **condition: Any) -> str:
         return self._store.put(self._key, self.manifest.model_dump_json(indent=1).encode(), **condition)
+
+
+def _earlier(store: Store, key: str) -> tuple[Manifest | None, str | None]:
+    """Manifest and entity tag of an earlier controller; a damaged manifest is written anew."""
+    try:
+        data, etag = store.get(key)
+    except NotFound:
+        return None, None
+    try:
+        return Manifest.model_validate_json(data), etag
+    except ValidationError:
+        return None, etag

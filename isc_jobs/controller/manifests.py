@@ -1,17 +1,14 @@
-"""Kubernetes objects as pure functions of a stage's specification and the cluster's settings."""
+"""Kubernetes objects of a run's attempts, as pure functions of a stage's specification and the cluster's settings."""
 
 import json
-from typing import Any
 
-from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.settings import Cluster, Resources
+from isc_jobs.controller.podspec import LABEL, WORK, Object, container, image_of, metadata, pod, pod_metadata
+from isc_jobs.spec.settings import Cluster, StagePods
 from isc_jobs.spec.stage import StageSpec
 
-LABEL = "isc-jobs.io"
 _IMAGES = {"train": "train", "extract": "train"}  # all others use the data image
-_SPEC, _WORK = "/etc/isc-jobs", "/work"
-
-Object = dict[str, Any]
+_SPEC = "/etc/isc-jobs"
+_RANK_PREFIX = "${rank}| "  # what torchrun puts before each line of a process
 
 
 def run_name(run: str) -> str:
@@ -24,168 +21,115 @@ def attempt_name(spec: StageSpec) -> str:
     return f"isc-{spec.run}-{spec.stage}-a{spec.attempt}"
 
 
+def attempt_kind(spec: StageSpec) -> tuple[str, str]:
+    """API version and kind of what runs the attempt's pods."""
+    return ("kubeflow.org/v1", "PyTorchJob") if spec.program == "train" else ("batch/v1", "Job")
+
+
+def stage_pods(spec: StageSpec, cluster: Cluster) -> StagePods:
+    """The settings of the stage's pods."""
+    found: StagePods = getattr(cluster.stages, spec.program)
+    return found
+
+
 def run_owner(run: str, cluster: Cluster) -> Object:
     """The ConfigMap that owns a run's objects: deleting it deletes them."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(run_name(run), {"run": run}, cluster)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(run_name(run), {"run": run}, cluster)}
 
 
 def attempt_objects(spec: StageSpec, cluster: Cluster) -> list[Object]:
     """The specification's ConfigMap, then the Job or PyTorchJob that reads it; raises UsageError without images."""
     labels = {"run": spec.run, "stage": spec.stage, "attempt": str(spec.attempt)}
-    metadata = _metadata(attempt_name(spec), labels, cluster)
+    named = metadata(attempt_name(spec), labels, cluster)
     specification = {
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True,
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "immutable": True,
         "data": {"spec.json": spec.model_dump_json(indent=1)},
     }  # fmt: skip
+    version, kind = attempt_kind(spec)
     build = _pytorch_job if spec.program == "train" else _job
-    return [specification, build(spec, cluster, metadata)]
+    workload = {"apiVersion": version, "kind": kind, "metadata": named, "spec": build(spec, cluster, named)}
+    return [specification, workload]
 
 
-def _metadata(name: str, labels: dict[str, str], cluster: Cluster) -> Object:
-    own = {"app.kubernetes.io/name": "isc-jobs"} | {f"{LABEL}/{key}": value for key, value in labels.items()}
-    metadata: Object = {"name": name, "namespace": cluster.namespace, "labels": cluster.labels | own}
-    if cluster.annotations:
-        metadata["annotations"] = cluster.annotations
-    return metadata
+def _job(spec: StageSpec, cluster: Cluster, named: Object) -> Object:
+    """One pod, or an Indexed Job whose pods share the work. The Job retries none: the controller decides."""
+    pods, template = stage_pods(spec, cluster).pods, _template(spec, cluster, named)
+    if pods == 1:
+        return {"backoffLimit": 0, "template": template}
+    # Per index, so that a failed pod does not make the Job delete the others before their logs are kept.
+    return {"completionMode": "Indexed", "completions": pods, "parallelism": pods, "backoffLimitPerIndex": 0,
+            "template": template}  # fmt: skip
 
 
-def _job(spec: StageSpec, cluster: Cluster, metadata: Object) -> Object:
-    return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
-        "spec": {"backoffLimit": 0, "completions": 1, "parallelism": 1, "template": _template(spec, cluster, metadata)},
-    }  # fmt: skip
-
-
-def _pytorch_job(spec: StageSpec, cluster: Cluster, metadata: Object) -> Object:
+def _pytorch_job(spec: StageSpec, cluster: Cluster, named: Object) -> Object:
     """One Master, the other pods Workers. The operator retries none, and deletes none before its log is kept."""
-    replica = {"replicas": 1, "restartPolicy": "Never", "template": _template(spec, cluster, metadata)}
+    pods = stage_pods(spec, cluster).pods
+    replica = {"replicas": 1, "restartPolicy": "Never", "template": _template(spec, cluster, named)}
     replicas = {"Master": replica}
-    if cluster.training_pods > 1:
-        replicas["Worker"] = replica | {"replicas": cluster.training_pods - 1}
+    if pods > 1:
+        replicas["Worker"] = replica | {"replicas": pods - 1}
     return {
-        "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": metadata,
-        "spec": {
-            "nprocPerNode": str(_processes(spec) // cluster.training_pods),
-            "runPolicy": {"cleanPodPolicy": "None", "backoffLimit": 0},
-            "pytorchReplicaSpecs": replicas,
-        },
-    }  # fmt: skip
+        "nprocPerNode": str(processes_per_pod(spec, cluster)),
+        "runPolicy": {"cleanPodPolicy": "None", "backoffLimit": 0},
+        "pytorchReplicaSpecs": replicas,
+    }
 
 
-def _processes(spec: StageSpec) -> int:
-    return int(spec.execution["compute"]["processes"])
+def processes_per_pod(spec: StageSpec, cluster: Cluster) -> int:
+    """How many processes of a training one of its pods holds; 1 for other stages."""
+    return int(spec.execution["compute"]["processes"]) // cluster.stages.train.pods if spec.program == "train" else 1
 
 
-def program_job(
-    name: str, labels: dict[str, str], arguments: list[str], cluster: Cluster, *, image: str, account: str | None = None
-) -> Object:  # fmt: skip
-    """A small Job beside the stages, ``python -m ARGUMENTS``; with ``account`` it may use the API server."""
-    metadata = _metadata(name, labels, cluster)
-    limits = {"cpu": "100m", "memory": "512Mi"}
-    container = _container("program", _image(cluster, image), ["python", "-m", *arguments], cluster)
-    container |= {"resources": {"requests": limits, "limits": {"memory": limits["memory"]}}}
-    pod = _pod(cluster, container, [{"name": "work", "emptyDir": {}}])
-    if account is not None:
-        pod |= {"serviceAccountName": account, "automountServiceAccountToken": True}
-    return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
-        "spec": {"backoffLimit": 0, "template": {"metadata": _of_pod(metadata), "spec": pod}},
-    }  # fmt: skip
-
-
-def _template(spec: StageSpec, cluster: Cluster, metadata: Object) -> Object:
-    resources: Resources = getattr(cluster.resources, spec.program)
-    limits: Object = {"memory": resources.memory}
-    if resources.gpus:
-        limits["nvidia.com/gpu"] = resources.gpus
+def _template(spec: StageSpec, cluster: Cluster, named: Object) -> Object:
+    settings = stage_pods(spec, cluster)
     name = "pytorch" if spec.program == "train" else "stage"  # the operator asks for this name
-    image = _image(cluster, _IMAGES.get(spec.program, "data"))
-    container = _container(name, image, _command(spec, cluster), cluster)
-    container["resources"] = {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits}
-    container["volumeMounts"] += [
+    main = container(name, image_of(cluster, _IMAGES.get(spec.program, "data")), _command(spec, cluster), cluster)
+    main["env"] += _stage_environment(spec, settings.pods)
+    main["resources"] = _resources(settings)
+    main["volumeMounts"] += [
         {"name": "spec", "mountPath": _SPEC, "readOnly": True},
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - of the pod, not of this machine
     ]
     volumes = [
-        {"name": "work", "emptyDir": {"sizeLimit": resources.scratch}},
-        {"name": "spec", "configMap": {"name": metadata["name"]}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}},
+        {"name": "work", "emptyDir": {"sizeLimit": settings.scratch}},
+        {"name": "spec", "configMap": {"name": named["name"]}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
     ]
-    return {"metadata": _of_pod(metadata), "spec": _pod(cluster, container, volumes)}
+    return {"metadata": pod_metadata(named), "spec": pod(cluster, [main], volumes, settings)}
 
 
-def _of_pod(metadata: Object) -> Object:
-    return {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
-
-
-def _pod(cluster: Cluster, container: Object, volumes: list[Object]) -> Object:
-    """What all pods share: no token, no root, the restricted Pod Security level."""
-    pod: Object = {
-        "restartPolicy": "Never", "serviceAccountName": cluster.service_account, "automountServiceAccountToken": False,
-        "enableServiceLinks": False, "terminationGracePeriodSeconds": cluster.grace_seconds,
-        # A process that is not the first of its namespace ends on SIGTERM even before it has a handler.
-        "shareProcessNamespace": True,
-        "securityContext": {
-            # The user is named for the operator's own init container, which states none.
-            "runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container], "volumes": volumes,
-    }  # fmt: skip
-    if cluster.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
-    if cluster.node_selector:
-        pod["nodeSelector"] = cluster.node_selector
-    if cluster.tolerations:
-        pod["tolerations"] = list(cluster.tolerations)
-    if cluster.priority_class is not None:
-        pod["priorityClassName"] = cluster.priority_class
-    return pod
-
-
-def _image(cluster: Cluster, name: str) -> str:
-    image: str | None = getattr(cluster.images, name)
-    if image is None:
-        raise UsageError(f"cluster.images.{name} is not set: run make images and make deploy, or set it")
-    return image
-
-
-def _container(name: str, image: str, command: list[str], cluster: Cluster) -> Object:
-    return {
-        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": command,
-        "env": _environment(cluster), "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "work", "mountPath": _WORK},
-            {"name": "work", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108 - of the pod, not of this machine
-        ],
-    }  # fmt: skip
+def _resources(settings: StagePods) -> Object:
+    limits: Object = {"memory": settings.memory}
+    if settings.gpus:
+        limits["nvidia.com/gpu"] = settings.gpus
+    return {"requests": {"cpu": settings.cpu, "memory": settings.memory}, "limits": limits}
 
 
 def _command(spec: StageSpec, cluster: Cluster) -> list[str]:
-    """The stage; several processes of a pod are started by torchrun, which reads the operator's variables."""
-    program = ["-m", f"isc_jobs.stages.{spec.program}", "--spec", f"{_SPEC}/spec.json", "--work", f"{_WORK}/attempt"]
-    if spec.program == "train" and _processes(spec) > cluster.training_pods:
-        return ["python", "-m", "torch.distributed.run", "--max-restarts", "0", *program]
+    """The stage; several processes of a pod are started by torchrun, which reads the operator's variables.
+
+    Each of their lines begins with the rank, so that the pod's one log can be told apart.
+    """
+    program = ["-m", f"isc_jobs.stages.{spec.program}", "--spec", f"{_SPEC}/spec.json", "--work", f"{WORK}/attempt"]
+    if processes_per_pod(spec, cluster) > 1:
+        return ["python", "-m", "torch.distributed.run", "--max-restarts", "0", "--tee", "3", *program]
     return ["python", *program]
 
 
-def _environment(cluster: Cluster) -> list[Object]:
-    """Settings by value, credentials by reference."""
-    values = {
-        "HOME": _WORK, "ISC_JOBS_CACHE": f"{_WORK}/cache", "ISC_JOBS_TERMINATION_LOG": "/dev/termination-log",
-        "PYTHONUNBUFFERED": "1",
-    } | cluster.environment  # fmt: skip
-    variables: list[Object] = [{"name": name, "value": value} for name, value in values.items()]
-    if cluster.s3_secret is not None:
-        variables += [
-            {"name": name, "valueFrom": {"secretKeyRef": {"name": cluster.s3_secret, "key": name}}}
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        ]
-    return variables
+def _stage_environment(spec: StageSpec, pods: int) -> list[Object]:
+    values = {"ISC_JOBS_CACHE": f"{WORK}/cache", "ISC_JOBS_TERMINATION_LOG": "/dev/termination-log"}
+    if spec.program == "train":
+        values["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = _RANK_PREFIX
+    elif pods > 1:
+        values["ISC_JOBS_PARTS"] = str(pods)
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def same_specification(found: Object, wanted: StageSpec) -> bool:
     """Whether an attempt's ConfigMap in the cluster holds this specification."""
     return bool(json.loads(found["data"]["spec.json"]) == wanted.model_dump(mode="json"))
+
+
+def run_labels(run: str) -> str:
+    """The selector of all objects of a run's attempts."""
+    return f"{LABEL}/run={run}"

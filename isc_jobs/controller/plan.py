@@ -1,5 +1,6 @@
 """The decision: what to do next, as a pure function of what was observed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isc_jobs.spec.errors import ExitCode
@@ -36,6 +37,7 @@ class Policy:
     disruptions: int = 20  # exits 143 that are retried, per stage: without charge, not without end
     backoff_s: float = 2.0  # before the first retry, doubled each time
     silence_s: float = 1800.0
+    patience_s: float = 0.0  # how long store or cluster may be away before the controller ends
     parallel: int = 1
 
 
@@ -74,8 +76,13 @@ Action = Start | Kill | Fail | Finish
 _PERMANENT = {ExitCode.USAGE, ExitCode.DATA, ExitCode.INTERNAL}
 
 
-def plan(pipeline: Pipeline, observed: Observed, now: float, policy: Policy, *, first_attempt: int = 1) -> list[Action]:
-    """Actions in order. ``pipeline`` is the part that shall run; inputs outside it are committed."""
+def plan(
+    pipeline: Pipeline, observed: Observed, now: float, policy: Policy, *, used: Mapping[str, int] | None = None
+) -> list[Action]:  # fmt: skip
+    """Actions in order. ``pipeline`` is the part that shall run; inputs outside it are committed.
+
+    ``used`` holds the highest attempt number of each stage under earlier controllers.
+    """
     names = {stage.name for stage in pipeline}
     missing = [stage for stage in pipeline if stage.name not in observed.committed]
     if not missing:
@@ -94,7 +101,8 @@ def plan(pipeline: Pipeline, observed: Observed, now: float, policy: Policy, *, 
             return [*(Kill(a.stage, a.number, "the run failed") for a in running), failure]
         free = policy.parallel - len(running) - len(starts)
         if free > 0 and now >= _not_before(past, policy):
-            starts.append(Start(stage.name, first_attempt + len(past)))
+            numbers = [(used or {}).get(stage.name, 0), *(attempt.number for attempt in past)]
+            starts.append(Start(stage.name, 1 + max(numbers)))
     return [*silent, *starts]
 
 

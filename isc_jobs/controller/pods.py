@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from isc_jobs.controller.manifests import Object
+from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import ExitCode
 
 _PERMANENT_WAITS = {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
 _PULL_WAITS = {"ErrImagePull", "ImagePullBackOff"}
+_NO_SUCH_IMAGE = ("not found", "manifest unknown", "unauthorized", "denied", "invalid reference")
+_REFUSED = {"FailedCreate", "FailedCreatePod"}
+_UNSTARTED = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,69 @@ def outcome(pods: Sequence[Object], expected: int) -> Outcome | None:
     return Outcome(0, "") if len(succeeded) >= expected else None
 
 
+def is_over(pods: Sequence[Object], expected: int) -> bool:
+    """Whether all pods of an attempt have ended: nothing of it lives any more."""
+    return len(pods) >= expected and all(pod["status"].get("phase") in {"Succeeded", "Failed"} for pod in pods)
+
+
+def rank(pod: Object) -> int:
+    """Of a pod among those of its attempt: the master first, then workers; or its index in an Indexed Job."""
+    labels = pod["metadata"].get("labels") or {}
+    if labels.get("training.kubeflow.org/replica-type") == "worker":
+        return 1 + int(labels.get("training.kubeflow.org/replica-index", 0))
+    return int(labels.get("batch.kubernetes.io/job-completion-index", 0))
+
+
+def logs_by_rank(log: bytes, first: int) -> dict[int, bytes]:
+    """A pod's log as logs of its processes, whose lines torchrun begins with ``<rank>| ``.
+
+    Lines without a rank are of ``first``, the pod's first process; a pod of one process has only such.
+    """
+    found: dict[int, list[bytes]] = {first: []}
+    for line in log.splitlines(keepends=True):
+        number, bar, rest = line.partition(b"| ")
+        if bar and number.isdigit():
+            found.setdefault(int(number), []).append(rest)
+        else:
+            found[first].append(line)
+    return {process: b"".join(lines) for process, lines in found.items()}
+
+
 def waiting(pods: Sequence[Object], events: Iterable[Object]) -> Waiting | None:
-    """Why pods are not running or absent; ``events`` are those of the attempt's objects."""
+    """Why pods are not running or absent; ``events`` are those of the attempt's objects, and of its pods."""
     for pod in pods:
-        for status in _containers(pod):
-            wait = (status.get("state") or {}).get("waiting") or {}
-            reason, message = wait.get("reason", ""), wait.get("message", "")
-            if reason in _PERMANENT_WAITS | _PULL_WAITS:
-                return Waiting(f"{reason}: {message}", permanent=True)
-        for condition in pod["status"].get("conditions") or []:
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                return Waiting(f"{condition.get('reason')}: {condition.get('message', '')}", permanent=False)
+        cause = _unstarted(pod) or _unscheduled(pod)
+        if cause is not None:
+            return cause
+    told = sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
     if not pods:
-        refused = [event for event in events if event.get("reason") in {"FailedCreate", "FailedCreatePod"}]
-        if refused:
-            return Waiting(f"pods are refused: {refused[-1].get('message', '')}", permanent=True)
+        refused = [event.get("message", "") for event in told if event.get("reason") in _REFUSED]
+        # Quota is freed by others; what admission refuses it will refuse again.
+        return Waiting(f"pods are refused: {refused[-1]}", "exceeded quota" not in refused[-1]) if refused else None
+    unstarted = [event.get("message", "") for event in told if event.get("reason") in _UNSTARTED]
+    return Waiting(f"a pod cannot start: {unstarted[-1]}", unstarted[-1].endswith("not found")) if unstarted else None
+
+
+def is_placed(pod: Object) -> bool:
+    """Whether a pending pod has a node, so that its events tell why it does not start."""
+    return pod["status"].get("phase") == "Pending" and bool((pod.get("spec") or {}).get("nodeName"))
+
+
+def _unstarted(pod: Object) -> Waiting | None:
+    for status in _containers(pod):
+        wait = (status.get("state") or {}).get("waiting") or {}
+        reason, message = wait.get("reason", ""), wait.get("message", "")
+        if reason in _PERMANENT_WAITS:
+            return Waiting(f"{reason}: {message}", permanent=True)
+        if reason in _PULL_WAITS:  # a registry may only be down for a moment
+            return Waiting(f"{reason}: {message}", any(word in message.lower() for word in _NO_SUCH_IMAGE))
+    return None
+
+
+def _unscheduled(pod: Object) -> Waiting | None:
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Waiting(f"{condition.get('reason')}: {condition.get('message', '')}", permanent=False)
     return None
 
 
@@ -67,7 +118,7 @@ def _failure(pod: Object) -> Outcome:
     for container in _containers(pod):
         ended = (container.get("state") or {}).get("terminated")
         if ended and ended.get("reason") == "OOMKilled":
-            return Outcome(137, f"pod {name} was out of memory: raise cluster.resources of this stage")
+            return Outcome(137, f"pod {name} was out of memory: raise cluster.stages.*.memory of this stage")
         if ended and ended.get("exitCode"):
             return _said(ended) or Outcome(int(ended["exitCode"]), "")
     return Outcome(int(ExitCode.INTERNAL), f"pod {name} failed: {status.get('message') or status.get('reason') or ''}")

@@ -4,10 +4,11 @@ import gzip
 import json
 from typing import Any
 
-from isc_jobs.controller.manifest import Manifest, manifest_key, read_manifest
+from isc_jobs.controller.attempts import read_progress
+from isc_jobs.controller.manifest import Manifest, read_manifest
 from isc_jobs.controller.run import cancel_key
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.stage import InputRef
+from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
 
@@ -47,14 +48,9 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = 
 
 def stage_log(store: Store, run: str, stage: str, attempt: int | None, rank: int) -> str:
     """A kept log; the latest attempt's if none is given. Raises UsageError if there is none."""
-    manifest, _ = read_manifest(store, run)
-    if stage not in manifest.stages:
-        raise UsageError(f"run {run} has no stage {stage!r}: expected one of {', '.join(manifest.stages)}")
-    number = attempt if attempt is not None else max(_attempts(store, run, stage), default=None)
-    if number is None:
-        raise UsageError(f"{stage} was not run by {run}: its output was there before")
+    number = attempt if attempt is not None else latest_attempt(store, run, stage)
     try:
-        return gzip.decompress(store.get(f"runs/{run}/{stage}/attempt-{number}/log-{rank}.txt.gz")[0]).decode()
+        return gzip.decompress(store.get(f"{attempt_prefix(run, stage, number)}/log-{rank}.txt.gz")[0]).decode()
     except NotFound as error:
         raise UsageError(
             f"no log of {stage} attempt {number} rank {rank}: there are attempts "
@@ -62,17 +58,28 @@ def stage_log(store: Store, run: str, stage: str, attempt: int | None, rank: int
         ) from error
 
 
-def cancel_run(store: Store, run: str) -> str:
-    """Ask the run's controller to end it; a sentence about what happens."""
-    manifest, etag = read_manifest(store, run)
-    if manifest.state != "running":
-        return f"run {run} is not running: {manifest.state}"
-    if not _is_held(store, run):
-        ended = Manifest.model_validate(manifest.model_dump() | {"state": "cancelled", "reason": "cancelled"})
-        store.put(manifest_key(run), ended.model_dump_json(indent=1).encode(), if_match=etag)
-        return f"run {run} had no living controller and is cancelled"
+def latest_attempt(store: Store, run: str, stage: str) -> int:
+    """The number of a stage's latest attempt; raises UsageError if it has none."""
+    manifest, _ = read_manifest(store, run)
+    if stage not in manifest.stages:
+        raise UsageError(f"run {run} has no stage {stage!r}: expected one of {', '.join(manifest.stages)}")
+    number = max(_attempts(store, run, stage), default=None)
+    if number is None:
+        raise UsageError(f"{stage} was not run by {run}: its output was there before, or it has not begun")
+    return number
+
+
+def request_cancel(store: Store, run: str) -> str:
+    """Leave the wish that the run's controller ends it; a sentence about what happens."""
+    if has_ended(store, run):
+        return f"run {run} is not running: {read_manifest(store, run)[0].state}"
     store.put(cancel_key(run), b"{}")
     return f"run {run} is asked to end; what is finished stays"
+
+
+def has_ended(store: Store, run: str) -> bool:
+    """Whether nothing of the run can be running; an interrupted run may have left pods in a cluster."""
+    return read_manifest(store, run)[0].state in {"succeeded", "failed", "cancelled"}
 
 
 def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
@@ -86,21 +93,12 @@ def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict
         return status | {"state": "failed", "reason": attempts[-1].reason, "exit_code": attempts[-1].exit_code}
     if numbers and manifest.state == "running":
         status |= {"state": "running", "attempt": max(numbers)}
-        info = f"runs/{manifest.request.run}/{name}/attempt-{max(numbers)}/progress.json"
-        if store.stat(info) is not None:
-            status["progress"] = json.loads(store.get(info)[0])
+        progress, _ = read_progress(store, attempt_prefix(manifest.request.run, name, max(numbers)))
+        if progress is not None:
+            status["progress"] = progress
     return status
 
 
 def _attempts(store: Store, run: str, stage: str) -> list[int]:
     keys = (info.key for info in store.list(f"runs/{run}/{stage}/attempt-"))
     return [int(key.split("/attempt-")[1].split("/")[0]) for key in keys if key.endswith("/spec.json")]
-
-
-def _is_held(store: Store, run: str) -> bool:
-    import time
-
-    try:
-        return bool(json.loads(store.get(f"runs/{run}/lease.json")[0])["expires"] > time.time())
-    except NotFound:
-        return False

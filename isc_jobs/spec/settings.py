@@ -171,24 +171,35 @@ class Images(Frozen):
     train: str | None  # train, extract
 
 
-class Resources(Frozen):
-    """Of one pod. Memory and GPUs are requested and limited, processors only requested."""
+class StagePods(Frozen):
+    """The pods of one stage. Memory and GPUs are requested and limited, processors only requested."""
 
-    cpu: str  # Kubernetes quantities
+    pods: PositiveInt  # that share the stage's work: shards, or the processes of a training
+    cpu: str  # Kubernetes quantities, of each pod
     memory: str
     gpus: NonNegativeInt
     scratch: str  # size limit of the work folder
     shared_memory: str  # /dev/shm, of which loader processes need much
+    node_selector: dict[str, str]  # beside the cluster's
+    tolerations: tuple[dict[str, Any], ...] = Field(strict=False)  # beside the cluster's
 
 
-class StageResources(Frozen):
-    """Of the stages' pods."""
+class Stages(Frozen):
+    """The pods of each stage program."""
 
-    download: Resources
-    train: Resources
-    extract: Resources
-    postprocess: Resources
-    evaluate: Resources
+    download: StagePods
+    train: StagePods
+    extract: StagePods
+    postprocess: StagePods
+    evaluate: StagePods
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        for name in ("postprocess", "evaluate"):
+            pods = getattr(self, name).pods
+            if pods != 1:
+                raise ValueError(f"{name}.pods is {pods}, but its work is not shared: set 1")
+        return self
 
 
 class Cluster(Frozen):
@@ -202,13 +213,12 @@ class Cluster(Frozen):
     environment: dict[str, str]  # as AWS_ENDPOINT_URL_S3; no secrets
     labels: dict[str, str]
     annotations: dict[str, str]
-    node_selector: dict[str, str]
-    tolerations: tuple[dict[str, Any], ...] = Field(strict=False)
+    node_selector: dict[str, str]  # of all pods
+    tolerations: tuple[dict[str, Any], ...] = Field(strict=False)  # of all pods
     priority_class: str | None
-    training_pods: PositiveInt  # of one training; they share compute.processes evenly
     grace_seconds: PositiveInt  # for a checkpoint after SIGTERM
     pending_seconds: PositiveInt  # a pod that finds no place for so long ends the run
-    resources: StageResources
+    stages: Stages
 
 
 class Settings(Frozen):
@@ -225,9 +235,7 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _pods_share_processes(self) -> Self:
-        if self.compute.processes % self.cluster.training_pods:
-            raise ValueError(
-                f"compute.processes {self.compute.processes} is not divisible by "
-                f"cluster.training_pods {self.cluster.training_pods}"
-            )
+        processes, pods = self.compute.processes, self.cluster.stages.train.pods
+        if processes % pods:
+            raise ValueError(f"compute.processes {processes} is not divisible by cluster.stages.train.pods {pods}")
         return self

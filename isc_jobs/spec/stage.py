@@ -40,6 +40,11 @@ class StageSpec(Frozen):
     parameters: dict[str, Any]
     execution: dict[str, Any]
 
+    @property
+    def prefix(self) -> str:
+        """Where the attempt's specification, progress, logs and last words are in the store."""
+        return attempt_prefix(self.run, self.stage, self.attempt)
+
     @classmethod
     def read(cls, path: Path) -> "StageSpec":
         """Read a specification file; raises UsageError that names what is wrong."""
@@ -51,6 +56,11 @@ class StageSpec(Frozen):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(f"stage specification {path}: {where}: {first['msg']}") from error
+
+
+def attempt_prefix(run: str, stage: str, number: int) -> str:
+    """Where everything of an attempt is in the store."""
+    return f"runs/{run}/{stage}/attempt-{number}"
 
 
 def canonical_json(value: object) -> bytes:

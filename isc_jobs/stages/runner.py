@@ -96,7 +96,7 @@ def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
     if arguments.work is not None:
         _say_why(arguments.work / f"termination-{os.environ.get('RANK', '0')}.json", code, reason)
     if code and "ISC_JOBS_TERMINATION_LOG" in os.environ:
-        _say_why(Path(os.environ["ISC_JOBS_TERMINATION_LOG"]), code, reason)
+        _say_why_once(Path(os.environ["ISC_JOBS_TERMINATION_LOG"]), code, reason)
     return code
 
 
@@ -120,6 +120,12 @@ def _say_why(path: Path, code: int, reason: str) -> None:
     """Leave the exit code and reason for the launcher; torchrun hides its children's codes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"exit_code": code, "reason": reason}), "utf-8")
+
+
+def _say_why_once(path: Path, code: int, reason: str) -> None:
+    """Leave it unless another process of the pod has left its own: those that are stopped by it come later."""
+    if not path.exists() or not path.stat().st_size:
+        _say_why(path, code, reason)
 
 
 def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Path, work: Path | None) -> int:
@@ -149,8 +155,10 @@ def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Pat
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides results, for commit.json."""
+    """Versions of what decides results, and the container image, for commit.json."""
     found = {"isc-jobs": isc_jobs.__version__, "python": platform.python_version()}
+    if "ISC_JOBS_IMAGE" in os.environ:
+        found["image"] = os.environ["ISC_JOBS_IMAGE"]
     for name in _SHOWN:
         try:
             found[name] = metadata.version(name)

@@ -63,8 +63,8 @@ def read_commit(store: Store, ref: InputRef) -> Commit | None:
 def verify_commit(store: Store, commit: Commit) -> bool:
     """Whether every listed object exists with its size."""
     where = prefix(InputRef(stage=commit.stage, key=commit.key))
-    infos = (store.stat(f"{where}/{entry.name}") for entry in commit.files)
-    return all(info is not None and info.size == e.size for info, e in zip(infos, commit.files, strict=True))
+    found = {info.key: info.size for info in store.list(f"{where}/")}
+    return all(found.get(f"{where}/{entry.name}") == entry.size for entry in commit.files)
 
 
 def uncommit(store: Store, ref: InputRef) -> None:

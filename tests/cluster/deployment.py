@@ -37,7 +37,9 @@ class Deployment:
     def arguments(self, run: str, *more: object) -> list[object]:
         """run-all with small settings, trainings in two pods."""
         overrides = [
-            part for value in [*SMALL, "compute.processes=2", "cluster.training_pods=2"] for part in ("--set", value)
+            part
+            for value in [*SMALL, "compute.processes=2", "cluster.stages.train.pods=2"]
+            for part in ("--set", value)
         ]
         return ["run-all", "--profile", "demo", "--launcher", "kubernetes", "--run", run, *overrides, *more]
 

@@ -72,8 +72,8 @@ def test_a_deleted_worker_begins_a_new_attempt_from_the_checkpoint(deployment: D
     [
         ("image", ["cluster.images.data=registry.invalid/nothing:none"], 64, "ErrImagePull"),
         ("secret", ["cluster.s3_secret=absent"], 64, 'secret "absent" not found'),
-        ("place", ["cluster.resources.download.cpu='400'", "cluster.pending_seconds=15"], 64, "Insufficient cpu"),
-        ("memory", ["cluster.resources.download.memory=24Mi"], 70, "out of memory"),
+        ("place", ["cluster.stages.download.cpu='400'", "cluster.pending_seconds=15"], 64, "Insufficient cpu"),
+        ("memory", ["cluster.stages.download.memory=24Mi"], 70, "out of memory"),
     ],
 )
 def test_what_cannot_run_is_said_and_leaves_nothing(

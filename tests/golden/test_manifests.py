@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isc_jobs.controller.manifests import Object, attempt_objects, run_owner, same_specification
+from isc_jobs.controller.manifests import attempt_objects, run_owner, same_specification
+from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.pipeline import build_pipeline, find_stage
 from isc_jobs.spec.profile import load_settings
@@ -17,7 +18,7 @@ HERE = Path(__file__).parent
 IMAGES = [f"cluster.images.{name}=registry.example/isc-jobs/{name}@sha256:{'0' * 64}" for name in ("data", "train")]
 CASES = {
     "demo-download": ("demo", "download", []),
-    "demo-train-two-pods": ("demo", "train-v83", ["compute.processes=2", "cluster.training_pods=2"]),
+    "demo-train-two-pods": ("demo", "train-v83", ["compute.processes=2", "cluster.stages.train.pods=2"]),
     "isc21-train": ("isc21", "train-v107", ["cluster.s3_secret=null"]),
     "isc21-extract-placed": ("isc21", "extract", [
         "cluster.pull_secrets=[registry]", "cluster.node_selector={accelerator: h100}", "cluster.priority_class=batch",

@@ -1,7 +1,5 @@
 """What the controller decides, as a pure function."""
 
-from dataclasses import replace
-
 import pytest
 
 from isc_jobs.controller.plan import Attempt, Fail, Finish, Kill, Observed, Policy, Start, plan
@@ -64,4 +62,7 @@ def test_a_silent_attempt_is_ended() -> None:
 
 
 def test_attempts_are_numbered_after_those_of_earlier_controllers() -> None:
-    assert plan(PIPELINE, Observed(frozenset()), 0, replace(POLICY), first_attempt=4) == [Start("download", 4)]
+    used = {"download": 3, "train-v83": 7}
+    assert plan(PIPELINE, Observed(frozenset()), 0, POLICY, used=used) == [Start("download", 4)]
+    adopted = Attempt(stage="download", number=3, exit_code=143, ended=0.0)
+    assert plan(PIPELINE, Observed(frozenset(), (adopted,)), 0, POLICY, used=used) == [Start("download", 4)]

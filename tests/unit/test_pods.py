@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from isc_jobs.controller.pods import Outcome, Waiting, outcome, waiting
+from isc_jobs.controller.pods import Outcome, Waiting, is_over, logs_by_rank, outcome, rank, waiting
 
 Object = dict[str, Any]
 
@@ -38,7 +38,7 @@ def test_the_first_failure_tells_the_reason_and_not_the_ranks_that_were_then_sto
 def test_out_of_memory_names_the_setting() -> None:
     found = outcome([failed("p", 137, reason="OOMKilled")], 1)
     assert found is not None
-    assert (found.exit_code, "raise cluster.resources" in found.reason) == (137, True)
+    assert (found.exit_code, "raise cluster.stages.*.memory" in found.reason) == (137, True)
 
 
 @pytest.mark.parametrize("message", ["", "Traceback ...", "[]", '{"exit_code": "x"}'])
@@ -65,6 +65,18 @@ def test_images_and_secrets_that_are_not_there_are_permanent(reason: str) -> Non
     assert found == Waiting(f'{reason}: secret "s3" not found', permanent=True)
 
 
+def test_a_registry_that_does_not_answer_is_waited_for() -> None:
+    state = {"waiting": {"reason": "ErrImagePull", "message": "dial tcp: i/o timeout"}}
+    found = waiting([pod(phase="Pending", containerStatuses=[{"state": state}])], [])
+    assert found == Waiting("ErrImagePull: dial tcp: i/o timeout", permanent=False)
+
+
+def test_an_attempt_is_over_when_none_of_its_pods_lives() -> None:
+    assert is_over([pod(phase="Succeeded"), failed("q", 1)], 2)
+    assert not is_over([pod(phase="Succeeded"), pod()], 2)
+    assert not is_over([pod(phase="Succeeded")], 2)
+
+
 def test_the_schedulers_sentence_is_told() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     assert waiting([pod(phase="Pending", conditions=[condition])], []) == Waiting(
@@ -72,11 +84,47 @@ def test_the_schedulers_sentence_is_told() -> None:
     )
 
 
-def test_pods_that_may_not_be_made_are_explained_by_the_event() -> None:
-    event = {"reason": "FailedCreate", "message": "exceeded quota: compute"}
-    assert waiting([], [event]) == Waiting("pods are refused: exceeded quota: compute", permanent=True)
+@pytest.mark.parametrize(
+    ("message", "permanent"),
+    [
+        ("exceeded quota: compute, requested: cpu=4, used: cpu=8, limited: cpu=10", False),  # others free it
+        ('violates PodSecurity "restricted:latest"', True),
+        ('admission webhook "policy.example" denied the request', True),
+        ("failed quota: compute: must specify limits.cpu", True),
+    ],
+)
+def test_pods_that_may_not_be_made_are_explained_by_the_event(message: str, permanent: bool) -> None:
+    events = [
+        {"reason": "FailedCreate", "message": message, "lastTimestamp": "2026-01-01T00:00:02Z"},
+        {"reason": "FailedCreate", "message": "older", "lastTimestamp": "2026-01-01T00:00:01Z"},
+        {"reason": "SuccessfulDelete", "message": "newer", "lastTimestamp": "2026-01-01T00:00:03Z"},
+    ]
+    assert waiting([], events) == Waiting(f"pods are refused: {message}", permanent)
     assert waiting([], []) is None
-    assert (
-        waiting([pod(phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}])], [])
-        is None
-    )
+
+
+def test_a_pod_with_a_place_that_does_not_start_is_explained_by_its_events() -> None:
+    creating = pod(phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}])
+    assert waiting([creating], []) is None
+    event = {"reason": "FailedMount", "message": 'MountVolume.SetUp failed for volume "spec" : configmap "x" not found'}
+    found = waiting([creating], [event])
+    assert found is not None
+    assert (found.permanent, 'configmap "x" not found' in found.reason) == (True, True)
+    network = waiting([creating], [{"reason": "FailedCreatePodSandBox", "message": "network is not ready"}])
+    assert network == Waiting("a pod cannot start: network is not ready", permanent=False)
+
+
+def test_pods_are_numbered_as_their_processes_are() -> None:
+    worker = {"training.kubeflow.org/replica-type": "worker", "training.kubeflow.org/replica-index": "11"}
+    labels = [
+        {"training.kubeflow.org/replica-type": "master"},
+        worker,
+        {"batch.kubernetes.io/job-completion-index": "3"},
+    ]
+    assert [rank({"metadata": {"labels": item}}) for item in [*labels, {}]] == [0, 12, 3, 0]
+
+
+def test_a_pods_log_is_told_apart_by_process() -> None:
+    log = b"agent\n4| a\n5| b | c\n4| d\nx| y\n"
+    assert logs_by_rank(log, 4) == {4: b"agent\na\nd\nx| y\n", 5: b"b | c\n"}
+    assert logs_by_rank(b"plain\n", 2) == {2: b"plain\n"}

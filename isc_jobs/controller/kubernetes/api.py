@@ -7,7 +7,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config, dynamic
 
-from isc_jobs.controller.manifests import Object
+from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import TemporaryError, UsageError
 
 _TIMEOUT_S = 30
@@ -73,17 +73,29 @@ class Api:
             except dynamic.exceptions.NotFoundError:
                 return
 
-    def pod_log(self, name: str) -> bytes | None:
-        """All that a pod has said, None if it has gone or has not begun."""
+    def pod_log(self, name: str, container: str | None = None) -> bytes | None:
+        """All that a pod's (one) container has said, None if it has gone or has not begun."""
+        extra: dict[str, Any] = {"container": container} if container else {}
         try:
             answer: Any = client.CoreV1Api(self._client.client).read_namespaced_pod_log(
-                name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT_S
+                name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT_S, **extra
             )
         except client.ApiException as error:
             if error.status in {400, 404}:
                 return None
             raise TemporaryError(f"cluster: log of {name}: {error.reason}") from error
         return bytes(answer.data)
+
+    def may(self, group: str, resource: str, verb: str) -> bool:
+        """Whether the current user may do this in the namespace; ``pods/log`` names a subresource."""
+        name, _, subresource = resource.partition("/")
+        wanted = {"namespace": self.namespace, "group": group, "resource": name, "verb": verb}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "metadata": {"name": "review"},
+            "spec": {"resourceAttributes": wanted | ({"subresource": subresource} if subresource else {})},
+        }  # fmt: skip
+        return bool(self.create(review)["status"]["allowed"])
 
     def watch_pods(self, labels: str, seconds: int) -> Iterator[None]:
         """Yields whenever a pod changes, ends after ``seconds``."""

@@ -2,53 +2,92 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from isc_jobs.controller.jobs import check_job
 from isc_jobs.controller.kubernetes.api import Api
-from isc_jobs.controller.manifests import LABEL, attempt_objects, program_job
+from isc_jobs.controller.manifests import attempt_objects
 from isc_jobs.controller.pods import outcome, waiting
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.controller.podspec import LABEL
+from isc_jobs.spec.errors import IscJobsError, UsageError
 from isc_jobs.spec.pipeline import Pipeline
 from isc_jobs.spec.settings import Cluster
 
-_PULL_S = 600
+_PULL_S = 900
+
+# What a controller does in its namespace: API group, resource, verbs. The Role of k8s/base grants the same.
+RIGHTS = (
+    ("", "configmaps", ("create", "get", "list", "delete")),
+    ("", "pods", ("list", "watch")),
+    ("", "pods/log", ("get",)),
+    ("", "events", ("list",)),
+    ("batch", "jobs", ("create", "get", "delete")),
+    ("kubeflow.org", "pytorchjobs", ("create", "get", "delete")),
+)
 
 
-def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> Iterator[str]:
-    """A sentence for everything that is in order; raises UsageError for the first thing that is not."""
-    yield f"cluster: reached, namespace {cluster.namespace}"
+def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> Iterator[tuple[bool, str]]:
+    """Whether each thing that runs need is there, with a sentence about it."""
+    yield True, f"cluster: reached, namespace {cluster.namespace}"
+    checks: tuple[Callable[[], str], ...] = (
+        lambda: _rights(api),
+        lambda: _objects(api, pipeline, cluster, store),
+        lambda: _pod(api, cluster, store),
+    )
+    for check in checks:
+        try:
+            yield True, check()
+        except IscJobsError as error:
+            yield False, str(error)
+
+
+def _rights(api: Api) -> str:
+    missing = [
+        f"{verb} {resource}"
+        for group, resource, verbs in RIGHTS
+        for verb in verbs
+        if not api.may(group, resource, verb)
+    ]
+    if missing:
+        raise UsageError(
+            f"permissions: you may not {', '.join(missing)} in {api.namespace}: ask for the Role of k8s/base"
+        )
+    return "permissions: all that a controller does is allowed"
+
+
+def _objects(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> str:
+    """Every kind of object is offered to the server, which keeps none."""
     kinds: dict[str, int] = {}
     for stage in pipeline:
         for item in attempt_objects(stage.spec("check", 1, store), cluster):
             api.create(item, dry_run=True)
             kinds[item["kind"]] = kinds.get(item["kind"], 0) + 1
-    yield "objects: " + ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) + " would be admitted"
-    if cluster.s3_secret is not None and api.get("v1", "Secret", cluster.s3_secret) is None:
-        raise UsageError(
-            f"secret {cluster.s3_secret} is missing in {cluster.namespace}: make it with AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or set cluster.s3_secret to null"
-        )
+    return "objects: " + ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) + " would be admitted"
+
+
+def _pod(api: Api, cluster: Cluster, store: str) -> str:
+    """A pod of all three images, which tries the store."""
     name = f"isc-check-{uuid.uuid4().hex[:8]}"
-    api.create(program_job(name, {"run": name}, ["isc_jobs.store.probe", store], cluster, image="data"))
+    made = api.create(check_job(name, store, cluster))
     try:
-        yield "from a pod: " + _wait(api, name)
+        return "pod: all images are pulled; " + _wait(api, name, made["metadata"]["uid"])
     finally:
         api.delete("batch/v1", "Job", name)
 
 
-def _wait(api: Api, name: str) -> str:
+def _wait(api: Api, name: str, uid: str) -> str:
     deadline = time.monotonic() + _PULL_S
     while time.monotonic() < deadline:
         pods = api.list("v1", "Pod", labels=f"{LABEL}/run={name}")
         found = outcome(pods, 1)
         if found is not None:
-            said = (api.pod_log(pods[0]["metadata"]["name"]) or b"").decode("utf-8", "replace").strip().splitlines()
-            last = said[-1] if said else ""
+            said = api.pod_log(pods[0]["metadata"]["name"], container="data") or b""
+            last = (said.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
             if found.exit_code:
-                raise UsageError(f"a pod could not reach the store: {last or found.reason}")
+                raise UsageError(f"pod: {found.reason or last}")
             return last
-        cause = waiting(pods, [] if pods else api.list("v1", "Event", fields=f"involvedObject.name={name}"))
+        cause = waiting(pods, [] if pods else api.list("v1", "Event", fields=f"involvedObject.uid={uid}"))
         if cause is not None and cause.permanent:
-            raise UsageError(f"a pod cannot start: {cause.reason}")
+            raise UsageError(f"pod: cannot start: {cause.reason}")
         time.sleep(1)
-    raise UsageError(f"a pod has not started within {_PULL_S} s: see kubectl describe")
+    raise UsageError(f"pod: has not started within {_PULL_S} s: see kubectl describe")

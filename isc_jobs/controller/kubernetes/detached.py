@@ -2,42 +2,52 @@
 
 from pathlib import Path
 
+from isc_jobs.controller.jobs import controller_job, controller_name
 from isc_jobs.controller.kubernetes.api import AlreadyExists, Api
+from isc_jobs.controller.kubernetes.launcher import own
 from isc_jobs.controller.launchers import check_reachable
-from isc_jobs.controller.manifest import Manifest, ManifestFile, Request
-from isc_jobs.controller.manifests import program_job
-from isc_jobs.controller.run import import_weights, pipeline_of
+from isc_jobs.controller.lease import FencedStore, Lease
+from isc_jobs.controller.manifest import Manifest, ManifestFile
+from isc_jobs.controller.podspec import Object
+from isc_jobs.controller.request import Request, import_weights, pipeline_of
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
-
-_ACCOUNT = "isc-jobs-controller"
 
 
 def start_controller(store: Store, request: Request, weights: Path | None) -> str:
     """Leave the request in the store and start a Job that resumes it; a sentence about how to follow it.
 
-    Raises UsageError if the run has a controller in the cluster already.
+    Raises UsageError if the run has a controller in the cluster, TemporaryError if it has one elsewhere.
     """
-    check_reachable(store, request)
+    check_reachable(store.uri, request)
     cluster = Settings.model_validate(request.settings).cluster
     pipeline = pipeline_of(request)
-    if weights is not None:
-        import_weights(store, request, pipeline, weights)
     api = Api(cluster.namespace)
-    name = f"isc-{request.run}-controller"
-    arguments = ["isc_jobs.controller", "resume", request.run, "--store", store.uri]
-    job = program_job(name, {"controller": request.run}, arguments, cluster, image="controller", account=_ACCOUNT)
-    found = api.get("batch/v1", "Job", name)
-    if found is not None and not (found["status"].get("succeeded") or found["status"].get("failed")):
-        raise UsageError(
-            f"run {request.run} has a controller in the cluster already: cancel it or choose another --run"
-        )
-    if found is not None:
-        api.delete("batch/v1", "Job", name)
-    ManifestFile(store, Manifest(request=request, stages={s.name: s.key for s in pipeline}, state="running", epoch=0))
+    name = controller_name(request.run)
+    job = controller_job(request.run, store.uri, cluster)
+    lease = Lease(store, request.run)
+    epoch = lease.acquire()
     try:
+        fenced = FencedStore(store, lease)
+        if weights is not None:
+            import_weights(fenced, request, pipeline, weights)
+        keys = {stage.name: stage.key for stage in pipeline}
+        ManifestFile(fenced, Manifest(request=request, stages=keys, state="running", epoch=epoch))
+        job["metadata"]["ownerReferences"] = [own(api, request.run, cluster)]
+        found = api.get("batch/v1", "Job", name)
+        if found is not None and _has_ended(found):
+            api.delete("batch/v1", "Job", name)
         api.create(job)
     except AlreadyExists as error:
-        raise UsageError(f"Job {name} of an earlier controller is still ending: run again in a moment") from error
+        raise UsageError(
+            f"run {request.run} has a controller in the cluster: cancel it or choose another --run"
+        ) from error
+    finally:
+        lease.release()
     return f"{name} runs in {cluster.namespace}: isc-jobs status {request.run} --store {store.uri}"
+
+
+def _has_ended(job: Object) -> bool:
+    conditions = job["status"].get("conditions") or []
+    return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)

@@ -1,0 +1,44 @@
+"""What attempts leave in the store: their claim, progress, logs and how they ended."""
+
+import gzip
+import json
+from typing import Any
+
+from isc_jobs.controller.plan import Attempt
+from isc_jobs.spec.errors import TemporaryError
+from isc_jobs.spec.stage import StageSpec
+from isc_jobs.store import Conflict, NotFound, Store
+
+
+def claim(store: Store, spec: StageSpec) -> None:
+    """Write the attempt's specification, once: raises TemporaryError if another one has this number."""
+    content = spec.model_dump_json(indent=1).encode()
+    try:
+        store.put(f"{spec.prefix}/spec.json", content, if_none_match=True)
+    except Conflict as error:
+        if store.get(f"{spec.prefix}/spec.json")[0] != content:
+            raise TemporaryError(f"{spec.prefix} was begun by another controller: run again") from error
+
+
+def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str]:
+    """Progress of an attempt, summed over the pods that share its work, and a tag that changes with it."""
+    infos = list(store.list(f"{prefix}/progress"))
+    states = []
+    for info in infos:
+        try:
+            states.append(json.loads(store.get(info.key)[0]))
+        except NotFound:  # the attempt was begun anew
+            continue
+    tag = " ".join(info.etag for info in infos)
+    if not states:
+        return None, tag
+    summed = {name: sum(state[name] for state in states) for name in ("step", "total", "rate")}
+    return summed | {"eta_s": max(state["eta_s"] for state in states)}, tag
+
+
+def keep_logs(store: Store, spec: StageSpec, ended: Attempt, logs: dict[int, bytes]) -> None:
+    """Write the log of every process by its rank, then how the attempt ended."""
+    for rank, text in sorted(logs.items()):
+        store.put(f"{spec.prefix}/log-{rank}.txt.gz", gzip.compress(text, mtime=0))
+    content = json.dumps({"exit_code": ended.exit_code, "reason": ended.reason}).encode()
+    store.put(f"{spec.prefix}/termination.json", content)
