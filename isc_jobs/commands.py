@@ -161,7 +161,7 @@ def render(arguments: argparse.Namespace) -> int:
 
     request = _request(arguments)
     cluster = Settings.model_validate(request.settings).cluster
-    objects = [run_owner(request.run, cluster)]
+    objects = [run_owner(request.run, arguments.store, cluster)]
     for stage in wanted_part(pipeline_of(request), request):
         objects += attempt_objects(stage.spec(request.run, 1, arguments.store), cluster)
     print(yaml.safe_dump_all(objects, sort_keys=False, width=120), end="")

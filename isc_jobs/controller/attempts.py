@@ -4,20 +4,20 @@ import gzip
 import json
 from typing import Any
 
+from isc_jobs.controller.lease import LeaseLost
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.spec.errors import TemporaryError
 from isc_jobs.spec.stage import StageSpec
 from isc_jobs.store import Conflict, NotFound, Store
 
 
 def claim(store: Store, spec: StageSpec) -> None:
-    """Write the attempt's specification, once: raises TemporaryError if another one has this number."""
+    """Write the attempt's specification, once: raises LeaseLost if another controller has begun this number."""
     content = spec.model_dump_json(indent=1).encode()
     try:
         store.put(f"{spec.prefix}/spec.json", content, if_none_match=True)
     except Conflict as error:
         if store.get(f"{spec.prefix}/spec.json")[0] != content:
-            raise TemporaryError(f"{spec.prefix} was begun by another controller: run again") from error
+            raise LeaseLost(f"{spec.prefix} was begun by another controller: this one ends") from error
 
 
 def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str]:

@@ -13,7 +13,7 @@ class Launcher(Protocol):
         """Start an attempt, once: an attempt of this name and specification that is there already is taken over."""
 
     def attempts(self) -> tuple[Attempt, ...]:
-        """All attempts that are known, in the order of their numbers. Of an ended one nothing lives any more."""
+        """All attempts that are known, in the order of their numbers. Of an ended one nothing works any more."""
 
     def tidy(self) -> None:
         """Bring the logs of ended attempts into the store and remove what is left of them."""

@@ -32,9 +32,10 @@ def stage_pods(spec: StageSpec, cluster: Cluster) -> StagePods:
     return found
 
 
-def run_owner(run: str, cluster: Cluster) -> Object:
-    """The ConfigMap that owns a run's objects: deleting it deletes them."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(run_name(run), {"run": run}, cluster)}
+def run_owner(run: str, store: str, cluster: Cluster) -> Object:
+    """The ConfigMap that owns a run's objects: deleting it deletes them. Its store tells runs of one name apart."""
+    named = metadata(run_name(run), {"run": run}, cluster)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": {"store": store}}
 
 
 def attempt_objects(spec: StageSpec, cluster: Cluster) -> list[Object]:

@@ -85,7 +85,7 @@ def publish(
         store.upload(f"{prefix(ref)}/{name}", path)
     commit = Commit(
         stage=ref.stage, key=ref.key, run=run, attempt=attempt, files=tuple(entries), summary=summary,
-        provenance=provenance, seconds=round(seconds, 3), created=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=provenance, seconds=round(seconds, 3), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )  # fmt: skip
     try:
         store.put(f"{prefix(ref)}/commit.json", commit.model_dump_json(indent=1).encode(), if_none_match=True)

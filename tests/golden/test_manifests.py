@@ -37,7 +37,7 @@ def prepared(profile: str, name: str, overrides: list[str]) -> tuple[StageSpec, 
 @pytest.mark.parametrize("case", CASES)
 def test_objects_are_those_of_the_file(case: str) -> None:
     spec, settings = prepared(*CASES[case])
-    objects: list[Object] = [run_owner("mine", settings.cluster), *attempt_objects(spec, settings.cluster)]
+    objects: list[Object] = [run_owner("mine", spec.store, settings.cluster), *attempt_objects(spec, settings.cluster)]
     objects[1]["data"] = {"spec.json": "(the stage specification)"}
     text = yaml.safe_dump_all(objects, sort_keys=False, width=120)
     path = HERE / f"{case}.yaml"

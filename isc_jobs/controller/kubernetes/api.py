@@ -38,7 +38,7 @@ class Api:
     def create(self, item: Object, *, dry_run: bool = False) -> Object:
         """The object as the server has it; raises AlreadyExists or UsageError if it is refused."""
         extra = {"dry_run": "All"} if dry_run else {}
-        with _explained(f"{item['kind']} {item['metadata']['name']}"):
+        with _explained(f"{item['kind']} {item['metadata'].get('name', '')}".strip()):
             made = self._resource(item["apiVersion"], item["kind"]).create(
                 body=item, namespace=self.namespace, _request_timeout=_TIMEOUT_S, **extra
             )
@@ -92,7 +92,7 @@ class Api:
         wanted = {"namespace": self.namespace, "group": group, "resource": name, "verb": verb}
         review = {
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-            "metadata": {"name": "review"},
+            "metadata": {},
             "spec": {"resourceAttributes": wanted | ({"subresource": subresource} if subresource else {})},
         }  # fmt: skip
         return bool(self.create(review)["status"]["allowed"])

@@ -34,7 +34,7 @@ def start_controller(store: Store, request: Request, weights: Path | None) -> st
             import_weights(fenced, request, pipeline, weights)
         keys = {stage.name: stage.key for stage in pipeline}
         ManifestFile(fenced, Manifest(request=request, stages=keys, state="running", epoch=epoch))
-        job["metadata"]["ownerReferences"] = [own(api, request.run, cluster)]
+        job["metadata"]["ownerReferences"] = [own(api, request.run, store.uri, cluster)]
         found = api.get("batch/v1", "Job", name)
         if found is not None and _has_ended(found):
             api.delete("batch/v1", "Job", name)

@@ -1,5 +1,6 @@
 """The launcher of a cluster: an attempt is a ConfigMap with its specification and a Job or PyTorchJob."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,22 +26,27 @@ from isc_jobs.controller.pods import Outcome, Waiting, is_over, is_placed, outco
 from isc_jobs.controller.podspec import LABEL, Object
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.settings import Cluster
-from isc_jobs.spec.stage import StageSpec
+from isc_jobs.spec.stage import InputRef, StageSpec
+from isc_jobs.store.artifacts import read_commit
 
 _LIST_S = 30.0  # a list at least this often, whatever the watch says
 _EXPLAIN_S = 10.0  # a pending attempt is looked at this often
 _REPEAT_S = 60.0  # and the same reason is said this often
 _FOLLOW_S = 5.0  # the progress of a running one
+_COMMIT_S = 0.5  # and its commit, when it may be about to come
+_SOON_S = 10.0
 _WATCH_S = 240
 
 
 @dataclass
 class _Known:
     spec: StageSpec
-    sign_of_life: float = field(default_factory=time.monotonic)
-    looked: float = 0.0
-    followed: float = 0.0
+    sign_of_life: float
+    looked: float = -math.inf
+    followed: float = -math.inf
     progress: str = ""  # tag of what was read last
+    left_s: float = 0.0  # as the progress says; at first nobody knows
+    asked: float = -math.inf  # for the commit
     said: tuple[str, float] = ("", 0.0)
     seen: set[str] = field(default_factory=set)  # uids of pods
     ended: Attempt | None = None
@@ -51,19 +57,21 @@ class KubernetesLauncher:
     """Runs the attempts of one run in a namespace."""
 
     def __init__(
-        self, store: FencedStore, run: str, cluster: Cluster, api: Api, echo: Callable[[str], None]
+        self, store: FencedStore, run: str, cluster: Cluster, api: Api, echo: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """Take over what an earlier controller of the run left."""
         self._store, self._run, self._cluster, self._api, self._echo = store, run, cluster, api, echo
+        self._clock, self._sleep = clock, sleep
         self._labels = run_labels(run)
-        self._owner = own(api, run, cluster)
+        self._owner = own(api, run, store.uri, cluster)
         self._known: dict[tuple[str, int], _Known] = {}
         self._pods: list[Object] = []
         self._changed = threading.Event()
         self._changed.set()
-        self._listed = 0.0
+        self._listed = -math.inf
         for item in api.list("v1", "ConfigMap", labels=f"{self._labels},{LABEL}/attempt"):
-            self._know(StageSpec.model_validate_json(item["data"]["spec.json"]), looked=0.0)
+            self._know(StageSpec.model_validate_json(item["data"]["spec.json"]))
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, spec: StageSpec) -> None:
@@ -77,20 +85,20 @@ class KubernetesLauncher:
                 found = self._api.get("v1", "ConfigMap", attempt_name(spec))
                 if found is None or not same_specification(found, spec):
                     raise UsageError(f"{attempt_name(spec)} is there with another specification: delete it") from None
-        self._know(spec, looked=time.monotonic())
+        self._know(spec).looked = self._clock()
         self._changed.set()
 
     def attempts(self) -> tuple[Attempt, ...]:
         """All attempts that are known; lists pods when something changed."""
-        if self._changed.is_set() or time.monotonic() - self._listed > _LIST_S:
+        if self._changed.is_set() or self._clock() - self._listed > _LIST_S:
             self._changed.clear()
             self._list_pods()
         return tuple(self._look(self._known[key]) for key in sorted(self._known, key=lambda key: key[1]))
 
     def tidy(self) -> None:
-        """Keep logs of ended attempts, delete their objects."""
+        """Keep logs of ended attempts once their pods have ended, delete their objects."""
         for known in self._known.values():
-            if known.ended is not None and not known.tidied:
+            if known.ended is not None and not known.tidied and self._is_over(known):
                 self._store.hold()
                 keep_logs(self._store, known.spec, known.ended, self._logs(known.spec))
                 self._delete(known.spec)
@@ -118,18 +126,22 @@ class KubernetesLauncher:
     def close(self) -> None:
         """Delete the ConfigMap that owns what is left of the run, its controller's Job included."""
         self.stop_all("the run has ended")
-        self.tidy()
+        while not all(known.tidied for known in self._known.values()):
+            self._store.hold()
+            self._list_pods()
+            self.tidy()
+            self._sleep(_COMMIT_S)
         controllers = self._api.list("v1", "Pod", labels=f"{LABEL}/controller={self._run}")
         if controllers:
             said = b"".join(pods_log(self._api, controllers).values())
             self._store.put(f"runs/{self._run}/controller.txt", said)
         self._api.delete("v1", "ConfigMap", run_name(self._run))
 
-    def _know(self, spec: StageSpec, looked: float) -> None:
-        self._known.setdefault((spec.stage, spec.attempt), _Known(spec, looked=looked))
+    def _know(self, spec: StageSpec) -> _Known:
+        return self._known.setdefault((spec.stage, spec.attempt), _Known(spec, self._clock()))
 
     def _list_pods(self) -> None:
-        self._listed = time.monotonic()
+        self._listed = self._clock()
         self._pods = self._api.list("v1", "Pod", labels=self._labels)
 
     def _watch(self) -> None:
@@ -147,6 +159,8 @@ class KubernetesLauncher:
             return known.ended
         pods = self._pods_of(known.spec)
         found = outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
+        if found is None and self._is_committed(known):
+            return self._ended(known, Outcome(0, ""))  # its pods are about to end
         if found is None and (not pods or any(pod["status"].get("phase") == "Pending" for pod in pods)):
             found = self._explain(known, pods)
         if found is not None and is_over(pods, self._expected(known.spec)):
@@ -164,6 +178,12 @@ class KubernetesLauncher:
         wanted = {f"{LABEL}/stage": spec.stage, f"{LABEL}/attempt": str(spec.attempt)}
         return [pod for pod in self._pods if wanted.items() <= pod["metadata"]["labels"].items()]
 
+    def _is_over(self, known: _Known) -> bool:
+        """Whether its pods have ended; those that do not in time are ended."""
+        assert known.ended is not None
+        late = self._clock() - known.ended.ended > self._cluster.grace_seconds
+        return late or is_over(self._pods_of(known.spec), self._expected(known.spec))
+
     def _vanished(self, known: _Known, pods: list[Object]) -> Outcome | None:
         """A pod that was there and has gone is a disruption: the whole attempt is begun anew."""
         uids = {pod["metadata"]["uid"] for pod in pods}
@@ -180,7 +200,7 @@ class KubernetesLauncher:
 
     def _explain(self, known: _Known, pods: list[Object]) -> Outcome | None:
         """Say why nothing runs yet; permanent causes end the attempt, others after ``pending_seconds``."""
-        now = time.monotonic()
+        now = self._clock()
         if now - known.looked < _EXPLAIN_S:
             return None
         known.looked = now
@@ -203,14 +223,23 @@ class KubernetesLauncher:
             found += self._api.list("v1", "Event", fields=f"involvedObject.uid={item['metadata']['uid']}")
         return found
 
+    def _is_committed(self, known: _Known) -> bool:
+        """Whether the attempt has committed its output, which is before its pods end; asked for when it may be near."""
+        now = self._clock()
+        if not known.seen or now - known.asked < (_COMMIT_S if known.left_s < _SOON_S else _FOLLOW_S):
+            return False
+        known.asked = now
+        commit = read_commit(self._store, InputRef(stage=known.spec.stage, key=known.spec.key))
+        return commit is not None and (commit.run, commit.attempt) == (known.spec.run, known.spec.attempt)
+
     def _follow(self, known: _Known) -> None:
         """Echo progress, which is the sign of life."""
-        if time.monotonic() - known.followed < _FOLLOW_S:
+        if self._clock() - known.followed < _FOLLOW_S:
             return
-        known.followed = time.monotonic()
+        known.followed = self._clock()
         state, tag = read_progress(self._store, known.spec.prefix)
         if state is not None and tag != known.progress:
-            known.progress, known.sign_of_life = tag, time.monotonic()
+            known.progress, known.sign_of_life, known.left_s = tag, self._clock(), state["eta_s"]
             pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
             self._echo(f"{known.spec.stage}  {state['step']}/{state['total']}{pace}")
 
@@ -219,10 +248,10 @@ class KubernetesLauncher:
         self._store.hold()
         logs = self._logs(known.spec)
         self._delete(known.spec)
-        deadline = time.monotonic() + self._cluster.grace_seconds + 30
-        while time.monotonic() < deadline and self._pods_of(known.spec):
+        deadline = self._clock() + self._cluster.grace_seconds + 30
+        while self._clock() < deadline and self._pods_of(known.spec):
             self._store.hold()
-            time.sleep(1)
+            self._sleep(1)
             self._list_pods()
             logs |= self._logs(known.spec)
         ended = self._ended(known, found)
@@ -233,7 +262,7 @@ class KubernetesLauncher:
     def _ended(self, known: _Known, found: Outcome) -> Attempt:
         known.ended = Attempt(
             stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=found.exit_code,
-            reason=found.reason, ended=time.monotonic(),
+            reason=found.reason, ended=self._clock(),
         )  # fmt: skip
         return known.ended
 
@@ -245,14 +274,20 @@ class KubernetesLauncher:
         self._api.delete("v1", "ConfigMap", attempt_name(spec))
 
 
-def own(api: Api, run: str, cluster: Cluster) -> Object:
-    """The run's ConfigMap, made if it is not there, as an owner reference."""
+def own(api: Api, run: str, store: str, cluster: Cluster) -> Object:
+    """The run's ConfigMap, made if it is not there, as an owner reference.
+
+    Raises UsageError if a run of this name has another store.
+    """
     try:
-        made = api.create(run_owner(run, cluster))
+        made = api.create(run_owner(run, store, cluster))
     except AlreadyExists:
         found = api.get("v1", "ConfigMap", run_name(run))
         if found is None:
             raise
+        kept = (found.get("data") or {}).get("store")
+        if kept != store:
+            raise UsageError(f"a run {run!r} of store {kept} is in {api.namespace}: choose another --run") from None
         made = found
     return {"apiVersion": "v1", "kind": "ConfigMap", "name": made["metadata"]["name"],
             "uid": made["metadata"]["uid"], "controller": False, "blockOwnerDeletion": False}  # fmt: skip
