@@ -207,30 +207,31 @@ def status(arguments: argparse.Namespace) -> int:
 def logs(arguments: argparse.Namespace) -> int:
     """Print the log of an attempt: as kept, or from its pod while it runs in a cluster."""
     from isc_jobs.controller.manifest import read_manifest
-    from isc_jobs.controller.status import latest_attempt, stage_log
+    from isc_jobs.controller.status import kept_log, latest_attempt, no_log
 
     store = _open_store(arguments)
     run, stage, rank = arguments.run, arguments.stage, arguments.rank
-    number = arguments.attempt or latest_attempt(store, run, stage)
-    try:
-        log = stage_log(store, run, stage, number, rank)
-    except UsageError:
-        request = read_manifest(store, run)[0].request
-        live = _live_log(request, stage, number, rank) if request.launcher == "kubernetes" else None
-        if live is None:
-            raise
-        log = live
+    request = read_manifest(store, run)[0].request
+    number = 0 if stage == "controller" else arguments.attempt or latest_attempt(store, run, stage)
+    log = kept_log(store, run, stage, number, rank)
+    if log is None and request.launcher == "kubernetes":
+        log = _live_log(request, stage, number, rank)
+    if log is None:
+        raise no_log(store, run, stage, number, rank)
     sys.stdout.write(log)
     return int(ExitCode.OK)
 
 
 def _live_log(request: "Request", stage: str, number: int, rank: int) -> str | None:
     from isc_jobs.controller.kubernetes.api import Api
-    from isc_jobs.controller.kubernetes.logs import live_log
+    from isc_jobs.controller.kubernetes.logs import live_controller_log, live_log
     from isc_jobs.spec.settings import Settings
 
     settings = Settings.model_validate(request.settings)
-    return live_log(Api(settings.cluster.namespace), request.run, stage, number, settings).get(rank)
+    api = Api(settings.cluster.namespace)
+    if stage == "controller":
+        return live_controller_log(api, request.run)
+    return live_log(api, request.run, stage, number, settings).get(rank)
 
 
 def cancel(arguments: argparse.Namespace) -> int:

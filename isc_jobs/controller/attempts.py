@@ -20,6 +20,11 @@ def claim(store: Store, spec: StageSpec) -> None:
             raise LeaseLost(f"{spec.prefix} was begun by another controller: this one ends") from error
 
 
+def controller_log_key(run: str) -> str:
+    """Where the log of a run's controller in a cluster is kept."""
+    return f"runs/{run}/controller.txt"
+
+
 def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str]:
     """Progress of an attempt, summed over the pods that share its work, and a tag that changes with it."""
     infos = list(store.list(f"{prefix}/progress"))

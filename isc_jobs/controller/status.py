@@ -4,7 +4,7 @@ import gzip
 import json
 from typing import Any
 
-from isc_jobs.controller.attempts import read_progress
+from isc_jobs.controller.attempts import controller_log_key, read_progress
 from isc_jobs.controller.manifest import Manifest, read_manifest
 from isc_jobs.controller.run import cancel_key
 from isc_jobs.spec.errors import UsageError
@@ -46,16 +46,25 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = 
     return lines
 
 
-def stage_log(store: Store, run: str, stage: str, attempt: int | None, rank: int) -> str:
-    """A kept log; the latest attempt's if none is given. Raises UsageError if there is none."""
-    number = attempt if attempt is not None else latest_attempt(store, run, stage)
+def kept_log(store: Store, run: str, stage: str, number: int, rank: int) -> str | None:
+    """The log of a process as it was kept when its attempt ended; of ``controller``, when the run did."""
     try:
+        if stage == "controller":
+            return store.get(controller_log_key(run))[0].decode("utf-8", "replace")
         return gzip.decompress(store.get(f"{attempt_prefix(run, stage, number)}/log-{rank}.txt.gz")[0]).decode()
-    except NotFound as error:
-        raise UsageError(
-            f"no log of {stage} attempt {number} rank {rank}: there are attempts "
-            f"{', '.join(map(str, sorted(_attempts(store, run, stage))))}, and logs are kept when an attempt ends"
-        ) from error
+    except NotFound:
+        return None
+
+
+def no_log(store: Store, run: str, stage: str, number: int, rank: int) -> UsageError:
+    """What to say where no log is."""
+    if stage == "controller":
+        return UsageError(f"run {run} has no controller in a cluster")
+    known = ", ".join(map(str, sorted(_attempts(store, run, stage))))
+    return UsageError(
+        f"no log of {stage} attempt {number} rank {rank}: there are attempts {known}, "
+        "and logs are kept when an attempt ends"
+    )
 
 
 def latest_attempt(store: Store, run: str, stage: str) -> int:

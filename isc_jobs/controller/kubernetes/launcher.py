@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from isc_jobs.controller.attempts import claim, keep_logs, read_progress
+from isc_jobs.controller.attempts import claim, controller_log_key, keep_logs, read_progress
 from isc_jobs.controller.kubernetes.api import AlreadyExists, Api
 from isc_jobs.controller.kubernetes.logs import pods_log
 from isc_jobs.controller.lease import FencedStore
@@ -134,7 +134,7 @@ class KubernetesLauncher:
         controllers = self._api.list("v1", "Pod", labels=f"{LABEL}/controller={self._run}")
         if controllers:
             said = b"".join(pods_log(self._api, controllers).values())
-            self._store.put(f"runs/{self._run}/controller.txt", said)
+            self._store.put(controller_log_key(self._run), said)
         self._api.delete("v1", "ConfigMap", run_name(self._run))
 
     def _know(self, spec: StageSpec) -> _Known:

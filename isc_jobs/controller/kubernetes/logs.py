@@ -18,6 +18,12 @@ def pods_log(api: Api, pods: Iterable[Object], processes: int = 1) -> dict[int, 
     return found
 
 
+def live_controller_log(api: Api, run: str) -> str | None:
+    """What the run's controller in the cluster has said so far."""
+    logs = pods_log(api, api.list("v1", "Pod", labels=f"{LABEL}/controller={run}"))
+    return b"".join(logs.values()).decode("utf-8", "replace") if logs else None
+
+
 def live_log(api: Api, run: str, stage: str, number: int, settings: Settings) -> dict[int, str]:
     """What the pods of an attempt have said so far, by rank."""
     labels = {"run": run, "stage": stage, "attempt": str(number)}
