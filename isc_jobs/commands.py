@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,23 +28,30 @@ def run_all(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.run import Controller
     from isc_jobs.store import open_store
 
-    request = _request(arguments)
-    store = open_store(arguments.store)
-    if arguments.dry_run:
-        return _dry_run(store, request)
-    if arguments.detach:
-        return _detach(store, request, arguments.weights)
-    return Controller(
-        store, request, arguments.weights, lambda keep_alive: make_launcher(store, request, keep_alive)
-    ).run()
+    with tempfile.TemporaryDirectory(prefix="isc-jobs-") as folder:
+        listing = Path(folder) / "listing.tsv.gz"
+        request = _request(arguments, listing)
+        store = open_store(arguments.store)
+        if arguments.dry_run:
+            return _dry_run(store, request)
+        if arguments.detach:
+            return _detach(store, request, arguments.weights, listing)
+        return Controller(
+            store, request, arguments.weights, lambda keep_alive: make_launcher(store, request, keep_alive),
+            listing=listing,
+        ).run()  # fmt: skip
 
 
-def _request(arguments: argparse.Namespace) -> "Request":
-    """What the command line asks for; the store that a cluster's settings name is filled in."""
+def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) -> "Request":
+    """What the command line asks for; the store that a cluster's settings name is filled in.
+
+    The source is listed, this once, to the file ``listing``.
+    """
     from isc_jobs.controller.manifest import Request
     from isc_jobs.spec.pipeline import check_run_name
     from isc_jobs.spec.profile import load_settings
-    from isc_jobs.store.source import open_source, source_digest
+    from isc_jobs.store.listing import source_digest
+    from isc_jobs.store.source import open_source
 
     launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
@@ -55,7 +63,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
     source = open_source(arguments.source, anonymous=arguments.anonymous_source)
     return Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
-        source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
+        source_digest=source_digest(source, listing), weights_sha256=_digest(arguments.weights),
         first=arguments.first, last=arguments.last, launcher=launcher,
     )  # fmt: skip
 
@@ -101,10 +109,10 @@ def _dry_run(store: "Store", request: "Request") -> int:
     return int(ExitCode.OK)
 
 
-def _detach(store: "Store", request: "Request", weights: Path | None) -> int:
+def _detach(store: "Store", request: "Request", weights: Path | None, listing: Path) -> int:
     from isc_jobs.controller.kubernetes.detached import start_controller
 
-    print(start_controller(store, request, weights))
+    print(start_controller(store, request, weights, listing))
     return int(ExitCode.OK)
 
 

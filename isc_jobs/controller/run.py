@@ -18,6 +18,7 @@ from isc_jobs.spec.pipeline import Pipeline, Stage, build_pipeline, find_stage, 
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import file_sha256, publish, read_commit, verify_commit
+from isc_jobs.store.listing import keep_listing
 
 _TICK_S = 0.2
 _WATCH_S = 1.0  # how often cancel and lease are looked at
@@ -79,13 +80,14 @@ class Controller:
 
     def __init__(
         self, store: Store, request: Request, weights: Path | None, launcher: Callable[[Callable[[], None]], Launcher],
-        policy: Policy | None = None,
+        policy: Policy | None = None, *, listing: Path | None = None,
     ) -> None:  # fmt: skip
         """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease.
 
-        ``launcher`` is given what keeps the lease alive while it waits.
+        ``launcher`` is given what keeps the lease alive while it waits; ``listing`` is the source's, if this
+        process has made it.
         """
-        self._store, self._request, self._weights = store, request, weights
+        self._store, self._request, self._weights, self._listing = store, request, weights, listing
         self._pipeline = pipeline_of(request)
         self._part = wanted_part(self._pipeline, request)
         self._policy = policy or Policy()
@@ -109,6 +111,8 @@ class Controller:
             import_weights(self._store, self._request, self._pipeline, self._weights)
         committed = committed_stages(self._store, self._pipeline)
         check_inputs(self._part, committed)
+        if self._listing is not None and "download" not in committed:
+            keep_listing(self._store, self._request.source_digest, self._listing)
         first = 1 + max([0, *(record.attempt for record in _earlier(self._store, self._request.run))])
         keys = {stage.name: stage.key for stage in self._pipeline}
         manifest = Manifest(request=self._request, stages=keys, state="running", epoch=epoch)

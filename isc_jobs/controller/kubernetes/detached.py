@@ -10,14 +10,15 @@ from isc_jobs.controller.run import import_weights, pipeline_of
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
+from isc_jobs.store.listing import keep_listing
 
 _ACCOUNT = "isc-jobs-controller"
 
 
-def start_controller(store: Store, request: Request, weights: Path | None) -> str:
+def start_controller(store: Store, request: Request, weights: Path | None, listing: Path) -> str:
     """Leave the request in the store and start a Job that resumes it; a sentence about how to follow it.
 
-    Raises UsageError if the run has a controller in the cluster already.
+    The source's ``listing`` goes to the store too. Raises UsageError if the run has a controller there already.
     """
     check_reachable(store, request)
     cluster = Settings.model_validate(request.settings).cluster
@@ -35,6 +36,7 @@ def start_controller(store: Store, request: Request, weights: Path | None) -> st
         )
     if found is not None:
         api.delete("batch/v1", "Job", name)
+    keep_listing(store, request.source_digest, listing)
     ManifestFile(store, Manifest(request=request, stages={s.name: s.key for s in pipeline}, state="running", epoch=0))
     try:
         api.create(job)
