@@ -89,8 +89,7 @@ class _Packer:
 
     def __init__(self, ctx: Context, source: Source, data: Data, plan: Plan, pieces: Pieces) -> None:
         self._ctx, self._source, self._data, self._plan, self._pieces = ctx, source, data, plan, pieces
-        mine = set(pieces.mine)
-        self._shards = [shard for shard in plan.shards if shard.name in mine]
+        self._shards = [shard for shard in plan.shards if shard.name in pieces.mine]
         self._total, self._done = sum(len(shard.keys) for shard in self._shards), 0
         self._bad: list[tuple[str, str]] = []
 

@@ -35,7 +35,7 @@ class Pieces:
 
         Otherwise they are for the merge alone, and in the store beside their markers.
         """
-        self.mine = names[ctx.part :: ctx.parts]
+        self.mine = frozenset(names[ctx.part :: ctx.parts])
         self._ctx, self._names, self._final = ctx, names, final
         self._place = prefix(ctx.ref) if final else f"checkpoints/{ctx.spec.key}"
         self._attempt = f"{ctx.spec.run}/{ctx.spec.attempt}"

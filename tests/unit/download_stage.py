@@ -16,7 +16,7 @@ from isc_jobs.store.artifacts import Artifact, open_artifact, publish
 from isc_jobs.store.listing import write_listing
 from isc_jobs.store.source import open_source
 
-# 400 kB a picture of `add_large`: three fill a shard of 1 MB.
+# 400 kB a picture of `add_large`: two fill a shard of 1 MB.
 BIG: dict[str, Any] = {"max_pixels": 1_000_000, "max_bad_share": 0.2}
 
 
