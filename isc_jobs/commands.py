@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc_jobs.spec.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from isc_jobs.controller.request import Request
+    from isc_jobs.controller.request import Given, Request
     from isc_jobs.controller.run import Controller
     from isc_jobs.spec.settings import Settings
     from isc_jobs.store import Store
@@ -22,30 +23,37 @@ _FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is 
 
 def run_all(arguments: argparse.Namespace) -> int:
     """Run the pipeline, or plan it, or leave it to the cluster."""
+    from isc_jobs.controller.request import Given
     from isc_jobs.store import open_store
 
-    request = _request(arguments)
-    store = open_store(arguments.store)
-    if arguments.dry_run:
-        return _dry_run(store, request)
-    if arguments.detach:
-        return _detach(store, request, arguments.weights)
-    return _controller(store, request, arguments.weights).run()
+    with tempfile.TemporaryDirectory(prefix="isc-jobs-") as folder:
+        given = Given(weights=arguments.weights, listing=Path(folder) / "listing.tsv.gz")
+        request = _request(arguments, given.listing)
+        store = open_store(arguments.store)
+        if arguments.dry_run:
+            return _dry_run(store, request)
+        if arguments.detach:
+            return _detach(store, request, given)
+        return _controller(store, request, given).run()
 
 
-def _controller(store: "Store", request: "Request", weights: Path | None = None) -> "Controller":
+def _controller(store: "Store", request: "Request", given: "Given | None" = None) -> "Controller":
     from isc_jobs.controller.launchers import make_launcher, policy_of
     from isc_jobs.controller.run import Controller
 
-    return Controller(store, request, weights, lambda fenced: make_launcher(fenced, request), policy_of(request))
+    return Controller(store, request, given, lambda fenced: make_launcher(fenced, request), policy_of(request))
 
 
-def _request(arguments: argparse.Namespace) -> "Request":
-    """What the command line asks for; the store that a cluster's settings name is filled in."""
+def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) -> "Request":
+    """What the command line asks for; the store that a cluster's settings name is filled in.
+
+    The source is listed, this once, to the file ``listing``.
+    """
     from isc_jobs.controller.request import Request
     from isc_jobs.spec.pipeline import check_run_name
     from isc_jobs.spec.profile import load_settings
-    from isc_jobs.store.source import open_source, source_digest
+    from isc_jobs.store.listing import source_digest
+    from isc_jobs.store.source import open_source
 
     launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
@@ -59,7 +67,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
     source = open_source(arguments.source, anonymous=arguments.anonymous_source)
     return Request(
         run=run, settings=settings.model_dump(mode="json"), source=source.uri, anonymous=arguments.anonymous_source,
-        source_digest=source_digest(source), weights_sha256=_digest(arguments.weights),
+        source_digest=source_digest(source, listing), weights_sha256=_digest(arguments.weights),
         first=arguments.first, last=arguments.last, launcher=launcher,
     )  # fmt: skip
 
@@ -127,10 +135,10 @@ def _dry_run(store: "Store", request: "Request") -> int:
     return int(ExitCode.OK)
 
 
-def _detach(store: "Store", request: "Request", weights: Path | None) -> int:
+def _detach(store: "Store", request: "Request", given: "Given") -> int:
     from isc_jobs.controller.kubernetes.detached import start_controller
 
-    print(start_controller(store, request, weights))
+    print(start_controller(store, request, given))
     return int(ExitCode.OK)
 
 

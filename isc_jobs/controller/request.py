@@ -1,6 +1,7 @@
 """What the user asked for, and the pipeline that follows from it."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from isc_jobs.spec.pipeline import Pipeline, build_pipeline, find_stage, with_we
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import file_sha256, publish, read_commit, verify_commit
+from isc_jobs.store.listing import keep_listing
 
 _WEIGHTS = "weights.pth.tar"
 
@@ -74,6 +76,20 @@ def check_inputs(part: Pipeline, committed: frozenset[str]) -> None:
             raise UsageError(
                 f"--from {part[0].name}: {stage.name} needs {lost[0]}, which is not finished: begin earlier"
             )
+
+
+@dataclass(frozen=True)
+class Given:
+    """Files of this machine that a run needs in its store: trained weights, if given, and the source's listing."""
+
+    weights: Path | None
+    listing: Path
+
+    def bring(self, store: Store, request: Request, pipeline: Pipeline) -> None:
+        """Upload what is not there yet."""
+        keep_listing(store, request.source_digest, self.listing)
+        if self.weights is not None:
+            import_weights(store, request, pipeline, self.weights)
 
 
 def import_weights(store: Store, request: Request, pipeline: Pipeline, path: Path) -> None:

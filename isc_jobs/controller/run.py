@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from isc_jobs.controller.launcher import Launcher
@@ -14,10 +13,10 @@ from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile
 from isc_jobs.controller.plan import Action, Fail, Finish, Kill, Observed, Policy, Start, plan
 from isc_jobs.controller.request import (
+    Given,
     Request,
     check_inputs,
     committed_stages,
-    import_weights,
     pipeline_of,
     wanted_part,
 )
@@ -40,11 +39,11 @@ class Controller:
     """Runs one request to its end."""
 
     def __init__(
-        self, store: Store, request: Request, weights: Path | None, launcher: Callable[[FencedStore], Launcher],
+        self, store: Store, request: Request, given: Given | None, launcher: Callable[[FencedStore], Launcher],
         policy: Policy | None = None,
     ) -> None:  # fmt: skip
         """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease."""
-        self._request, self._weights = request, weights
+        self._request, self._given = request, given
         self._lease = Lease(store, request.run)
         self._store = FencedStore(store, self._lease)
         self._pipeline = pipeline_of(request)
@@ -85,8 +84,8 @@ class Controller:
     def _open(self, epoch: int) -> None:
         """Bring in what is given, write the manifest, take over what an earlier controller left."""
         self._store.delete(cancel_key(self._request.run))
-        if self._weights is not None:
-            import_weights(self._store, self._request, self._pipeline, self._weights)
+        if self._given is not None:
+            self._given.bring(self._store, self._request, self._pipeline)
         committed = committed_stages(self._store, self._pipeline)
         check_inputs(self._part, committed)
         self._used = _used_numbers(self._store, self._request.run)

@@ -2,9 +2,10 @@
 
 import csv
 import io
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from isc_jobs.spec.errors import DataError
+from isc_jobs.stages.sharding import Plan
 from isc_jobs.store.source import Source
 
 _NAMES = {
@@ -12,28 +13,31 @@ _NAMES = {
     "phase2": ("ground_truth_phase2.csv",),
 }
 _HEADER = ["query_id", "reference_id"]
+Row = tuple[str, str]  # query id, reference id or ""
 
 
-def copy_ground_truth(source: Source, ids: dict[str, set[str]], bad: set[str], out: Path) -> None:
-    """Write ground_truth_<phase>.csv for every phase that the source has; raises DataError for a wrong one.
-
-    Rows that name a bad picture are left out; an id that never was there is an error.
-    """
-    there = {info.key for info in source.list() if "/" not in info.key}
-    lost = {PurePosixPath(key).stem for key in bad}
+def read_ground_truth(source: Source, plan: Plan) -> dict[str, list[Row]]:
+    """The rows of every phase that the source has a ground truth of; raises DataError for a wrong one."""
+    truths = {}
     for phase, names in _NAMES.items():
-        name = next((name for name in names if name in there), None)
-        if name is None:
-            continue
-        rows = parse_ground_truth(name, source.read(name))
-        _check_ids(name, rows, ids.get(f"query_{phase}", set()) | lost, ids.get("reference", set()) | lost)
-        kept = [row for row in rows if not lost & set(row)]
+        name = next((name for name in names if name in plan.beside), None)
+        if name is not None:
+            truths[phase] = parse_ground_truth(name, source.read(name))
+            _check_ids(name, truths[phase], plan, f"query_{phase}")
+    return truths
+
+
+def write_ground_truth(truths: dict[str, list[Row]], lost: dict[str, set[str]], out: Path) -> None:
+    """Write ground_truth_<phase>.csv without the rows that name a bad picture: ids ``lost`` by set."""
+    for phase, rows in truths.items():
+        queries, references = lost.get(f"query_{phase}", set()), lost.get("reference", set())
+        kept = [row for row in rows if row[0] not in queries and row[1] not in references]
         with (out / f"ground_truth_{phase}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([_HEADER, *kept])
 
 
-def parse_ground_truth(name: str, data: bytes) -> list[tuple[str, str]]:
-    """(query id, reference id or "") of every row; raises DataError that names the line."""
+def parse_ground_truth(name: str, data: bytes) -> list[Row]:
+    """All rows; raises DataError that names the line."""
     try:
         lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -55,11 +59,13 @@ def parse_ground_truth(name: str, data: bytes) -> list[tuple[str, str]]:
     return list(seen)
 
 
-def _check_ids(name: str, rows: list[tuple[str, str]], queries: set[str], references: set[str]) -> None:
-    for number, (query, reference) in enumerate(rows, start=2):
-        if query not in queries:
-            raise DataError(f"{name} line {number}: query {query!r} is not among the {len(queries)} query pictures")
-        if reference and reference not in references:
-            raise DataError(
-                f"{name} line {number}: reference {reference!r} is not among the {len(references)} references"
-            )
+def _check_ids(name: str, rows: list[Row], plan: Plan, queries: str) -> None:
+    """Raises DataError for an id that is not listed; the sets' ids are passed by, never held."""
+    for column, (set_, what) in enumerate(((queries, "query"), ("reference", "reference"))):
+        unknown = {row[column] for row in rows if row[column]}.difference(plan.ids(set_))
+        for number, row in enumerate(rows, start=2):
+            if row[column] in unknown:
+                count = sum(1 for _ in plan.ids(set_))
+                raise DataError(
+                    f"{name} line {number}: {what} {row[column]!r} is not among the {count} {what} pictures"
+                )

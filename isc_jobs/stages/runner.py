@@ -18,11 +18,11 @@ from types import FrameType
 from typing import Any
 
 import isc_jobs
-from isc_jobs.spec.errors import ExitCode, IscJobsError
+from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.stages.progress import Progress
 from isc_jobs.store import Store, open_store
-from isc_jobs.store.artifacts import Artifact, open_artifact, publish, read_commit, uncommit, verify_commit
+from isc_jobs.store.artifacts import Artifact, FileEntry, open_artifact, publish, read_commit, uncommit, verify_commit
 
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
 
@@ -35,15 +35,24 @@ class Context:
     store: Store
     work: Path  # scratch of this attempt
     rank: int = 0
+    part: int = 0  # of an attempt that several pods share,
+    parts: int = 1  # each with a part of the work
+    uploaded: list[FileEntry] = field(default_factory=list)  # outputs that are in their place in the store already
     progress: Callable[..., None] = field(init=False)
     _stop: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Make the folders; only rank 0 reports progress."""
+        """Make the folders; only rank 0 reports progress, and each part its own."""
         self.out.mkdir(parents=True, exist_ok=True)
-        key = f"{attempt_prefix(self.spec.run, self.spec.stage, self.spec.attempt)}/progress.json"
+        name = "progress.json" if self.parts == 1 else f"progress-{self.part}.json"
+        key = f"{self.spec.prefix}/{name}"
         report = Progress(self.spec.stage, lambda data: _ignore(self.store.put(key, data)))
         self.progress = report if self.is_main else lambda *_, **__: None
+
+    @property
+    def ref(self) -> InputRef:
+        """How the store names this stage's output."""
+        return InputRef(stage=self.spec.stage, key=self.spec.key)
 
     @property
     def out(self) -> Path:
@@ -79,16 +88,13 @@ class Context:
         self._stop.append(signum)
 
 
-def attempt_prefix(run: str, stage: str, attempt: int) -> str:
-    """Where an attempt's specification, progress and logs are in the store."""
-    return f"runs/{run}/{stage}/attempt-{attempt}"
+# Writes files under ``context.out`` and returns a small summary, which are published; None if there is nothing to
+# publish: from ranks other than 0, and from parts that others outlast.
+Body = Callable[[Context], dict[str, Any] | None]
 
 
-def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
-    """Run a stage's body by the command line's specification; the exit code is the process's.
-
-    ``body`` writes files under ``context.out`` and returns a small summary, both published by rank 0.
-    """
+def run_stage(program: str, body: Body) -> int:
+    """Run a stage's body by the command line's specification; the exit code is the process's."""
     arguments = _parse(program)
     code, reason = _guarded(program, body, arguments.spec, arguments.work)
     if reason:
@@ -100,7 +106,7 @@ def run_stage(program: str, body: Callable[[Context], dict[str, Any]]) -> int:
     return code
 
 
-def _guarded(program: str, body: Callable[[Context], dict[str, Any]], spec: Path, work: Path | None) -> tuple[int, str]:
+def _guarded(program: str, body: Body, spec: Path, work: Path | None) -> tuple[int, str]:
     """Exit code and reason by the table; a traceback goes to the log only for what nobody expected."""
     try:
         return _run(program, body, spec, work), ""
@@ -128,7 +134,7 @@ def _say_why_once(path: Path, code: int, reason: str) -> None:
         _say_why(path, code, reason)
 
 
-def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Path, work: Path | None) -> int:
+def _run(program: str, body: Body, spec_file: Path, work: Path | None) -> int:
     spec = StageSpec.read(spec_file)
     store = open_store(spec.store)
     ref = InputRef(stage=spec.stage, key=spec.key)
@@ -140,18 +146,27 @@ def _run(program: str, body: Callable[[Context], dict[str, Any]], spec_file: Pat
         print(f"{spec.stage}  files of the finished output are lost, it is made again", flush=True)
         uncommit(store, ref)
     scratch = work or Path(tempfile.mkdtemp(prefix=f"isc-jobs-{program}-"))
-    context = Context(spec, store, scratch, int(os.environ.get("RANK", "0")))
+    part, parts = _part()
+    context = Context(spec, store, scratch, int(os.environ.get("RANK", "0")), part, parts)
     signal.signal(signal.SIGTERM, context.request_stop)
     started = time.monotonic()
     summary = body(context)
-    if context.is_main:
+    if summary is not None:
         publish(
-            store, ref, context.out, run=spec.run, attempt=spec.attempt, summary=summary,
-            provenance=versions(), seconds=time.monotonic() - started,
+            store, ref, context.out, run=spec.run, attempt=spec.attempt, summary=summary, provenance=versions(),
+            seconds=time.monotonic() - started, uploaded=context.uploaded,
         )  # fmt: skip
         context.log(f"committed after {time.monotonic() - started:.1f} s")
         shutil.rmtree(context.out, ignore_errors=True)
     return int(ExitCode.OK)
+
+
+def _part() -> tuple[int, int]:
+    """Which of how many parts this process is, as an Indexed Job tells its pods; raises UsageError."""
+    part, parts = os.environ.get("JOB_COMPLETION_INDEX", "0"), os.environ.get("ISC_JOBS_PARTS", "1")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise UsageError(f"JOB_COMPLETION_INDEX {part!r}, ISC_JOBS_PARTS {parts!r}: expected a part from 0 below parts")
+    return int(part), int(parts)
 
 
 def versions() -> dict[str, str]:

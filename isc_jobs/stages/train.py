@@ -25,7 +25,7 @@ _STATE = "state.pt"
 _KEPT = 2  # mid-stage checkpoints
 
 
-def body(ctx: Context) -> dict[str, Any]:
+def body(ctx: Context) -> dict[str, Any] | None:
     """Train to the end from where the last attempt's checkpoint is."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     training = Training.model_validate(ctx.spec.settings["training"])
@@ -86,9 +86,9 @@ def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:
     prune(ctx.store, ctx.spec.key, _KEPT)
 
 
-def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any]:
+def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any] | None:
     if not ctx.is_main:
-        return {}
+        return None
     epochs, arch = trainer.training.epochs, ctx.spec.settings["model"]["backbone"]
     write_checkpoint(ctx.out / "checkpoint.pth.tar", trainer.model, trainer.optimiser, epoch=epochs, arch=arch)
     (ctx.out / "history.csv").write_text(history_csv(trainer.history), "utf-8")

@@ -1,6 +1,7 @@
 """Stage outputs in the store: files under ``artifacts/<stage>/<key>/``, committed by commit.json, written last."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,19 +73,26 @@ def uncommit(store: Store, ref: InputRef) -> None:
     store.delete(f"{prefix(ref)}/commit.json")
 
 
+def upload_file(store: Store, where: str, name: str, path: Path) -> FileEntry:
+    """Upload a file as ``where/name``; what to list of it."""
+    entry = FileEntry(name=name, size=path.stat().st_size, sha256=file_sha256(path))
+    store.upload(f"{where}/{name}", path)
+    return entry
+
+
 def publish(
     store: Store, ref: InputRef, folder: Path, *, run: str, attempt: int,
-    summary: dict[str, Any], provenance: dict[str, str], seconds: float,
+    summary: dict[str, Any], provenance: dict[str, str], seconds: float, uploaded: Sequence[FileEntry] = (),
 ) -> Commit:  # fmt: skip
-    """Upload all files under ``folder``, then commit.json; if another attempt was first, its commit is returned."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    entries = []
-    for name in names:
-        path = folder / name
-        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=file_sha256(path)))
-        store.upload(f"{prefix(ref)}/{name}", path)
+    """Upload all files under ``folder``, then commit.json with them and those ``uploaded`` to the output before.
+
+    If another attempt was first, its commit is returned.
+    """
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    entries = [*uploaded, *(upload_file(store, prefix(ref), name, path) for name, path in paths.items())]
+    files = tuple(sorted(entries, key=lambda entry: entry.name))
     commit = Commit(
-        stage=ref.stage, key=ref.key, run=run, attempt=attempt, files=tuple(entries), summary=summary,
+        stage=ref.stage, key=ref.key, run=run, attempt=attempt, files=files, summary=summary,
         provenance=provenance, seconds=round(seconds, 3), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )  # fmt: skip
     try:

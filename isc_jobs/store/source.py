@@ -1,6 +1,5 @@
 """Where the pictures come from: a folder or an S3 prefix, signed or anonymous; only read."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,19 +33,6 @@ def open_source(uri: str, *, anonymous: bool = False) -> Source:
     if "://" in uri:
         raise UsageError(f"source {uri}: expected a folder or s3://bucket/prefix")
     return _FolderSource(Path(uri))
-
-
-def source_digest(source: Source) -> str:
-    """SHA-256 (hex) of the listing: keys, sizes and entity tags; raises UsageError without the expected folders."""
-    digest = hashlib.sha256()
-    folders: set[str] = set()
-    for info in source.list():
-        folders.add(info.key.partition("/")[0] if "/" in info.key else "")
-        digest.update(f"{info.key}\0{info.size}\0{info.etag}\n".encode())
-    if not {name for name in folders if FOLDERS.get(name) in {"train", "reference"}}:
-        found = "holds no folder train_images/ or reference_images/" if folders else "is empty"
-        raise UsageError(f"source {source.uri} {found}: make such a data set with `isc-jobs dataset make`")
-    return digest.hexdigest()
 
 
 class _FolderSource:

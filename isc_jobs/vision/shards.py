@@ -90,6 +90,15 @@ class ShardSet:
         self.ids = [row.id for row in self._rows]
         self._descriptors: dict[tuple[int, int], int] = {}  # by process, so that forked workers share none
 
+    @property
+    def shards(self) -> list[tuple[str, range]]:
+        """File of each shard and the positions of its pictures."""
+        return list(zip(self._shards, map(range, [0, *self._ends], self._ends), strict=True))
+
+    def fetch(self, shard: str) -> None:
+        """Have a shard's file on this machine, before several processes ask for it."""
+        self._files.path(shard)
+
     def __len__(self) -> int:
         """How many pictures."""
         return len(self._rows)

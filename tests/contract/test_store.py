@@ -1,45 +1,21 @@
 """Both stores keep the port's promises; S3 is a real server."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from stores import s3, store
 
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.stage import InputRef
-from isc_jobs.store import Conflict, NotFound, Store, open_store
-from isc_jobs.store.artifacts import open_artifact, publish, read_commit, verify_commit
+from isc_jobs.store import Conflict, NotFound, ObjectInfo, Store, open_store
+from isc_jobs.store.artifacts import open_artifact, prefix, publish, read_commit, upload_file, verify_commit
 from isc_jobs.store.checkpoints import load_latest, prune, save_checkpoint
-from isc_jobs.store.source import open_source, source_digest
+from isc_jobs.store.listing import fetch_listing, keep_listing, read_listing, source_digest, write_listing
+from isc_jobs.store.source import open_source
 
+__all__ = ["s3", "store"]
 REF = InputRef(stage="s", key="k" * 64)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    values = {
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-    }  # fmt: skip
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
-    yield "s3://bucket"
-    server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@pytest.fixture(params=["directory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "directory":
-        return open_store(str(tmp_path / "store"))
-    return open_store(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
 
 
 def test_what_is_put_can_be_got_listed_and_deleted(store: Store) -> None:
@@ -98,6 +74,20 @@ def test_an_output_is_finished_once_its_commit_is_there(store: Store, tmp_path: 
     assert open_artifact(store, REF, tmp_path / "cache").path("sub/file").read_bytes() == b"data"
 
 
+def test_an_output_may_hold_files_that_were_uploaded_before(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("a", "c"):
+        (tmp_path / "out" / name).write_text(name)
+    (tmp_path / "b").write_text("b")
+    entry = upload_file(store, prefix(REF), "sub/b", tmp_path / "b")
+    commit = publish(
+        store, REF, tmp_path / "out", run="r", attempt=1, summary={}, provenance={}, seconds=1, uploaded=[entry]
+    )
+    assert [file.name for file in commit.files] == ["a", "c", "sub/b"]
+    assert verify_commit(store, commit)
+    assert open_artifact(store, REF, tmp_path / "cache").path("sub/b").read_text() == "b"
+
+
 def test_damage_and_loss_are_noticed(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
@@ -125,17 +115,35 @@ def test_the_newest_whole_checkpoint_is_loaded(store: Store, tmp_path: Path, cap
     assert {info.key.split("/")[2] for info in store.list("checkpoints/k/")} == {"step-000000003"}
 
 
-def test_a_source_is_listed_and_read(store: Store) -> None:
+def test_a_source_is_listed_and_read(store: Store, tmp_path: Path) -> None:
     store.put("set/train_images/a.jpg", b"1")
     source = open_source(f"{store.uri}/set")
     assert [info.key for info in source.list()] == ["train_images/a.jpg"]
     assert source.read("train_images/a.jpg") == b"1"
-    before = source_digest(source)
+    before = source_digest(source, tmp_path / "listing")
+    assert list(read_listing(tmp_path / "listing")) == list(source.list())
     store.put("set/train_images/b.jpg", b"2")
-    assert source_digest(source) != before
+    assert source_digest(source, tmp_path / "listing") != before
     store.put("photos/c.jpg", b"3")
     with pytest.raises(UsageError, match="holds no folder train_images/ or reference_images/"):
-        source_digest(open_source(f"{store.uri}/photos"))
+        source_digest(open_source(f"{store.uri}/photos"), tmp_path / "listing")
+
+
+def test_a_listing_is_kept_once_and_a_damaged_one_is_not_used(store: Store, tmp_path: Path) -> None:
+    infos = [ObjectInfo("a/tab\t, line\n, \udcff and %", 3, '"etag"'), ObjectInfo("b", 0, "2")]
+    path, again = tmp_path / "listing", tmp_path / "again"
+    digest = write_listing(iter(infos), path)
+    assert not fetch_listing(store, digest, again)
+    keep_listing(store, digest, path)
+    assert fetch_listing(store, digest, again)
+    assert list(read_listing(again)) == infos
+    write_listing(infos[:1], path)
+    keep_listing(store, digest, path)  # there already, and not written again
+    assert fetch_listing(store, digest, again)
+    whole = again.read_bytes()
+    for damaged in (path.read_bytes(), whole[:-9], whole[:30] + b"xx" + whole[32:], b"none"):
+        store.put(f"listings/{digest}.tsv.gz", damaged)
+        assert not fetch_listing(store, digest, again)
 
 
 def test_a_wrong_address_is_refused(tmp_path: Path) -> None:
@@ -148,4 +156,4 @@ def test_a_wrong_address_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             open_source(uri)
     with pytest.raises(UsageError, match="is empty"):
-        source_digest(open_source(str(tmp_path / "empty")))
+        source_digest(open_source(str(tmp_path / "empty")), tmp_path / "listing")

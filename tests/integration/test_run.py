@@ -25,6 +25,7 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data
         assert file["query_ids"].dtype == "S6"
         assert file["reference_ids"].dtype == "S7"
 
+    assert len(list(store.glob("listings/*.tsv.gz"))) == 1
     again = isc_jobs(*run_all(data, store))
     assert again.returncode == 0
     assert "starts" not in again.stdout

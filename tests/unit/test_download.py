@@ -1,84 +1,43 @@
 """The download stage: odd files one by one, a killed attempt, wrong ground truth; run as the stage runs."""
 
 import csv
-import io
 import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from download_stage import BIG, add_large, contents, context, killed_at, make_source, output, picture, run
 from PIL import Image
 
 from isc_jobs.spec.errors import DataError, Terminated, UsageError
-from isc_jobs.spec.stage import StageSpec
 from isc_jobs.stages.download import body
 from isc_jobs.stages.runner import Context
-from isc_jobs.store import open_store
+from isc_jobs.store.listing import keep_listing
 from isc_jobs.vision.decode import decode_rgb
 from isc_jobs.vision.shards import ShardSet
 
 
-def picture(seed: int = 0, kind: str = "PNG", mode: str = "RGB", side: int = 24, **options: object) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    data = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(data, kind, **options)
-    return data.getvalue()
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    root = tmp_path / "source"
-    for folder, ids in (
-        ("train_images", ["T000000", "T000001"]), ("reference_images", ["R000000", "R000001", "R000002"]),
-        ("query_images", ["Q00000", "Q00001"]), ("query_images_phase2", ["Q50000"]),
-    ):  # fmt: skip
-        (root / folder).mkdir(parents=True)
-        for number, id_ in enumerate(ids):
-            (root / folder / f"{id_}.png").write_bytes(picture(number))
-    return root
-
-
-def context(tmp_path: Path, source: Path, attempt: int = 1, **data: float) -> Context:
-    settings = {"max_bad_share": 0.0, "max_pixels": 10_000, "shard_megabytes": 1} | data
-    spec = StageSpec(
-        program="download", stage="download", key="k" * 64, run="test", attempt=attempt, store=str(tmp_path / "store"),
-        settings={"data": settings}, inputs={}, parameters={},
-        execution={"source": str(source), "compute": {"download_workers": 3}},
-    )  # fmt: skip
-    return Context(spec, open_store(spec.store), tmp_path / f"work-{attempt}")
-
-
-class Out:
-    def __init__(self, ctx: Context) -> None:
-        self.root = ctx.out
-
-    def path(self, name: str) -> Path:
-        return self.root / name
-
-
-def contents(ctx: Context) -> dict[str, bytes]:
-    files = (path for path in ctx.out.rglob("*") if path.is_file())
-    return {path.relative_to(ctx.out).as_posix(): path.read_bytes() for path in files}
+    return make_source(tmp_path / "source")
 
 
 def bad_rows(ctx: Context) -> dict[str, str]:
-    with (ctx.out / "bad_images.csv").open(newline="") as file:
+    with output(ctx).path("bad_images.csv").open(newline="") as file:
         return {row["key"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def test_bytes_are_packed_unchanged_and_sorted_by_id(tmp_path: Path, source: Path) -> None:
     ctx = context(tmp_path, source)
-    summary = body(ctx)
+    summary = run(ctx)
     assert summary == {"bad": 0, "ignored": 0, "train": 2, "reference": 3, "query_phase1": 2, "query_phase2": 1}
-    references = ShardSet(Out(ctx), "reference")
+    references = ShardSet(output(ctx), "reference")
     assert references.ids == ["R000000", "R000001", "R000002"]
     assert [references.read(n) for n in range(3)] == [picture(n) for n in range(3)]
-    manifest = json.loads((ctx.out / "manifest.json").read_text())
+    manifest = json.loads(output(ctx).path("manifest.json").read_text())
     assert manifest["sets"]["train"] == {"shards": ["shards/train-00000.tar"], "count": 2}
-    assert not list(ctx.out.glob("ground_truth*"))  # the source has none
+    assert not [name for name in output(ctx).names() if name.startswith("ground_truth")]  # the source has none
 
 
 ODD: dict[str, tuple[str, bytes, str | None]] = {
@@ -106,8 +65,9 @@ def test_an_odd_file_is_packed_or_listed_as_bad(
 ) -> None:
     (source / "train_images" / name).write_bytes(data)
     ctx = context(tmp_path, source, max_bad_share=0.2)
-    summary = body(ctx)
-    train = ShardSet(Out(ctx), "train")
+    summary = run(ctx)
+    assert summary is not None
+    train = ShardSet(output(ctx), "train")
     if reason is None:
         assert (summary["bad"], train.ids) == (0, ["T000000", "T000001", "a"])
         assert train.read(2) == data
@@ -121,7 +81,9 @@ def test_other_and_hidden_files_are_ignored_and_counted(tmp_path: Path, source: 
     for name in (".DS_Store", "._T000000.png", "notes.txt", "Thumbs.db"):
         (source / "train_images" / name).write_bytes(b"x")
     (source / "README.md").write_text("outside the sets' folders")
-    assert body(context(tmp_path, source))["ignored"] == 4
+    summary = run(context(tmp_path, source))
+    assert summary is not None
+    assert summary["ignored"] == 4
 
 
 def test_too_many_bad_pictures_end_the_stage_with_count_and_examples(tmp_path: Path, source: Path) -> None:
@@ -154,59 +116,59 @@ def test_a_source_that_is_missing_or_holds_no_pictures_is_refused(tmp_path: Path
 
 @pytest.fixture
 def large(source: Path) -> Path:
-    """Noise: 400 kB a picture, so that three fill a shard of 1 MB; one of them bad."""
-    for number in range(10, 20):
-        (source / "train_images" / f"T0000{number}.png").write_bytes(picture(number, side=365))
-    (source / "train_images/T000012.png").write_bytes(b"")
-    return source
+    return add_large(source)
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-def killed_at(ctx: Context, step: int) -> None:
-    def progress(done: int, _total: int, **_: Any) -> None:
-        if done >= step:
-            raise Killed
-
-    ctx.progress = progress
-    with pytest.raises(Killed):
-        body(ctx)
-
-
-BIG: dict[str, Any] = {"max_pixels": 1_000_000, "max_bad_share": 0.2}
+def keep_planned(ctx: Context, tmp_path: Path) -> str:
+    """Leave the planned listing in the store, as the controller does; its digest."""
+    digest = str(ctx.spec.parameters["source_digest"])
+    keep_listing(ctx.store, digest, tmp_path / "planned.tsv.gz")
+    return digest
 
 
 def test_a_killed_attempt_is_taken_up_and_ends_the_same_to_the_bit(tmp_path: Path, large: Path) -> None:
     whole = context(tmp_path / "whole", large, **BIG)
-    body(whole)
-    assert len(json.loads((whole.out / "manifest.json").read_text())["sets"]["train"]["shards"]) > 2
-    killed_at(context(tmp_path, large, 1, **BIG), 15)
+    run(whole)
+    assert len(json.loads(contents(whole)["manifest.json"])["sets"]["train"]["shards"]) > 2
+    first = context(tmp_path, large, 1, **BIG)
+    digest = keep_planned(first, tmp_path)
+    killed_at(first, 15)
     kept = sorted((tmp_path / "store/checkpoints").rglob("*.json"))
     assert len(kept) >= 2
     for number in (10, 11):  # of the first shard: it must not be read again
         (large / f"train_images/T0000{number}.png").write_bytes(b"changed")
-    second = context(tmp_path, large, 2, **BIG)
-    body(second)
+    second = context(tmp_path, large, 2, digest=digest, **BIG)
+    run(second)
     assert contents(second) == contents(whole)
 
 
-@pytest.mark.parametrize("damage", ["gone tar", "gone csv", "cut tar", "no JSON", "empty JSON"])
-def test_a_damaged_kept_shard_is_packed_anew(tmp_path: Path, large: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["gone tar", "gone csv", "cut tar", "flipped tar", "no JSON", "empty JSON", "no marker"]
+)
+def test_a_damaged_kept_shard_is_packed_anew(
+    tmp_path: Path, large: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = context(tmp_path / "whole", large, **BIG)
-    body(whole)
+    run(whole)
     killed_at(context(tmp_path, large, 1, **BIG), 15)
-    tar = next((tmp_path / "store/checkpoints").rglob("train-00000.tar"))
+    tar = next((tmp_path / "store/artifacts").rglob("train-00000.tar"))
+    marker = next((tmp_path / "store/checkpoints").rglob("train-00000.json"))
     if damage.startswith("gone"):
-        (tar if damage == "gone tar" else tar.with_name(f"{tar.name}.csv")).unlink()
+        (tar if damage == "gone tar" else tar.with_suffix(".csv")).unlink()
     elif damage == "cut tar":
         tar.write_bytes(tar.read_bytes()[:-1])
+    elif damage == "flipped tar":
+        tar.write_bytes(bytes([tar.read_bytes()[0] ^ 1]) + tar.read_bytes()[1:])
+    elif damage == "no marker":
+        marker.unlink()
     else:
-        tar.with_name(f"{tar.name}.json").write_text("{" if damage == "no JSON" else "{}")
+        marker.write_text("{" if damage == "no JSON" else "{}")
+    capsys.readouterr()
     second = context(tmp_path, large, 2, **BIG)
-    body(second)
+    run(second)
     assert contents(second) == contents(whole)
+    said = "train-00000 of an earlier attempt is damaged and made anew" in capsys.readouterr().out
+    assert said == (damage != "no marker")
 
 
 def test_a_request_to_stop_ends_the_stage_as_terminated(tmp_path: Path, large: Path) -> None:
@@ -229,8 +191,8 @@ def test_the_ground_truth_is_copied_without_rows_of_bad_pictures(tmp_path: Path,
     (source / "train_images/R000002.png").write_bytes(b"")  # a bad training picture of a reference's name
     truth(source, "Q00000,R000002", "Q00001,R000001", "Q00000,", "", "")  # editors leave empty lines at the end
     ctx = context(tmp_path, source, max_bad_share=0.5)
-    body(ctx)
-    copied = (ctx.out / "ground_truth_phase1.csv").read_text()
+    run(ctx)
+    copied = contents(ctx)["ground_truth_phase1.csv"].decode()
     assert copied == "query_id,reference_id\nQ00000,R000002\nQ00000,\n"
 
 

@@ -1,7 +1,5 @@
 """The controller as a Job of the cluster, for runs that outlive the workstation."""
 
-from pathlib import Path
-
 from isc_jobs.controller.jobs import controller_job, controller_name
 from isc_jobs.controller.kubernetes.api import AlreadyExists, Api
 from isc_jobs.controller.kubernetes.launcher import own
@@ -9,13 +7,13 @@ from isc_jobs.controller.launchers import check_reachable
 from isc_jobs.controller.lease import FencedStore, Lease
 from isc_jobs.controller.manifest import Manifest, ManifestFile
 from isc_jobs.controller.podspec import Object
-from isc_jobs.controller.request import Request, import_weights, pipeline_of
+from isc_jobs.controller.request import Given, Request, pipeline_of
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
 
 
-def start_controller(store: Store, request: Request, weights: Path | None) -> str:
+def start_controller(store: Store, request: Request, given: Given) -> str:
     """Leave the request in the store and start a Job that resumes it; a sentence about how to follow it.
 
     Raises UsageError if the run has a controller in the cluster, TemporaryError if it has one elsewhere.
@@ -30,8 +28,7 @@ def start_controller(store: Store, request: Request, weights: Path | None) -> st
     epoch = lease.acquire()
     try:
         fenced = FencedStore(store, lease)
-        if weights is not None:
-            import_weights(fenced, request, pipeline, weights)
+        given.bring(fenced, request, pipeline)
         keys = {stage.name: stage.key for stage in pipeline}
         ManifestFile(fenced, Manifest(request=request, stages=keys, state="running", epoch=epoch))
         job["metadata"]["ownerReferences"] = [own(api, request.run, store.uri, cluster)]
