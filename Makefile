@@ -41,7 +41,7 @@ test: $(DEV) ## run the tests with branch coverage
 
 test-cluster: $(DEV) ## build the images and test on the cluster of KUBECONFIG, TEST_REGISTRY and AWS_ENDPOINT_URL_S3
 	REGISTRY=$(TEST_REGISTRY) ACCELERATOR=cpu images/build
-	$(BIN)/python -m pytest tests/cluster $(ARGS)
+	$(BIN)/python -m pytest tests/cluster tests/contract/test_api.py $(ARGS)
 
 lint: $(DEV) ## style, types, import rules
 	$(BIN)/ruff format --check .

@@ -45,11 +45,13 @@ class LocalLauncher:
 
     def start(self, spec: StageSpec) -> None:
         """Start an attempt in a process group of its own, which ends with this process."""
+        if any(process.spec == spec for process in self._processes):
+            return
+        claim(self._store, spec)
         work = self._root / self._run / spec.stage / f"attempt-{spec.attempt}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / "spec.json").write_text(spec.model_dump_json(indent=1), "utf-8")
-        claim(self._store, spec)
         environment = os.environ | {"ISC_JOBS_CACHE": str(self._root / "cache"), "PYTHONUNBUFFERED": "1"}
         with (work / "log-0.txt").open("wb") as log:
             popen = subprocess.Popen(

@@ -1,0 +1,158 @@
+"""The loop with a launcher that does as the test says: outages, signals, cancel, failures, resumed runs."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_launcher import FakeLauncher
+
+from isc_jobs.controller import run as loop
+from isc_jobs.controller.lease import LeaseLost
+from isc_jobs.controller.manifest import read_manifest
+from isc_jobs.controller.plan import Policy
+from isc_jobs.controller.request import Request, pipeline_of
+from isc_jobs.controller.run import Controller
+from isc_jobs.controller.status import request_cancel
+from isc_jobs.spec.errors import TemporaryError, UsageError
+from isc_jobs.spec.pipeline import find_stage
+from isc_jobs.spec.profile import load_settings
+from isc_jobs.spec.stage import StageSpec
+from isc_jobs.store import Store, open_store
+from isc_jobs.store.artifacts import publish
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    for name in ("_TICK_S", "_TROUBLED_S"):
+        monkeypatch.setattr(loop, name, 0.01)
+    monkeypatch.setattr(loop, "_WATCH_S", 0.05)
+    return open_store(str(tmp_path / "store"))
+
+
+def request(last: str = "download") -> Request:
+    return Request(
+        run="mine", settings=load_settings("demo").model_dump(mode="json"), source="/photos", anonymous=False,
+        source_digest="0" * 64, weights_sha256=None, first=None, last=last, launcher="kubernetes",
+    )  # fmt: skip
+
+
+class Scene:
+    """A controller and its launcher."""
+
+    def __init__(self, store: Store, *, patience_s: float = 0.0, last: str = "download") -> None:
+        self.store = store
+        self.launcher = FakeLauncher(store)
+        policy = Policy(patience_s=patience_s, backoff_s=0.0)
+        self.controller = Controller(store, request(last), None, lambda _: self.launcher, policy)
+
+    def meanwhile(self, act: Callable[[], object]) -> int:
+        """Run, with this done beside it once an attempt runs; the exit code."""
+
+        def wait() -> None:
+            while not self.launcher.known:
+                time.sleep(0.01)
+            act()
+
+        beside = threading.Thread(target=wait)
+        beside.start()
+        try:
+            return self.controller.run()
+        finally:
+            beside.join()
+
+    def commit(self, folder: Path, stage: str = "download", number: int = 1) -> None:
+        """The attempt commits its output and ends."""
+        folder.mkdir(exist_ok=True)
+        ref = find_stage(pipeline_of(request()), stage).ref
+        publish(self.store, ref, folder, run="mine", attempt=number, summary={}, provenance={}, seconds=1)
+        self.launcher.end(stage, number, 0)
+
+    @property
+    def state(self) -> str:
+        return read_manifest(self.store, "mine")[0].state
+
+
+def test_a_stage_that_commits_ends_the_run_and_nothing_is_left(store: Store, tmp_path: Path) -> None:
+    scene = Scene(store)
+    assert scene.meanwhile(lambda: scene.commit(tmp_path / "out")) == 0
+    assert (scene.state, scene.launcher.closed) == ("succeeded", True)
+
+
+def test_an_outage_is_sat_out_and_one_too_long_leaves_the_stages_running(store: Store, tmp_path: Path) -> None:
+    scene = Scene(store, patience_s=60)
+
+    def outage() -> None:
+        scene.launcher.away = 5
+        time.sleep(0.3)
+        scene.commit(tmp_path / "out")
+
+    assert scene.meanwhile(outage) == 0
+    other = Scene(open_store(str(tmp_path / "other")), patience_s=0.05)
+    with pytest.raises(TemporaryError, match="does not answer"):
+        other.meanwhile(lambda: setattr(other.launcher, "away", 10_000))
+    assert (other.launcher.left, other.launcher.closed) == (True, False)
+    assert [attempt.exit_code for attempt in other.launcher.known.values()] == [None]
+
+
+def test_a_controller_that_was_followed_touches_nothing_more(store: Store) -> None:
+    scene = Scene(store, patience_s=60)
+
+    def follow() -> None:
+        data, etag = store.get("runs/mine/lease.json")
+        store.put("runs/mine/lease.json", data.replace(b'"epoch": 1', b'"epoch": 2'), if_match=etag)
+        scene.controller._lease._renewed = 0.0
+
+    with pytest.raises(LeaseLost):
+        scene.meanwhile(follow)
+    assert [attempt.exit_code for attempt in scene.launcher.known.values()] == [None]
+    assert not scene.launcher.closed
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "ends"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)], ids=["SIGINT", "SIGTERM"]
+)
+def test_ctrl_c_ends_the_stages_and_sigterm_leaves_them(store: Store, number: int, code: int, ends: bool) -> None:
+    scene = Scene(store)
+    assert scene.meanwhile(lambda: signal.raise_signal(number)) == code
+    assert (scene.state, scene.launcher.left, scene.launcher.closed) == ("interrupted", not ends, ends)
+
+
+def test_cancel_ends_a_running_run_and_one_whose_controller_has_gone(store: Store) -> None:
+    scene = Scene(store)
+    assert scene.meanwhile(lambda: request_cancel(store, "mine")) == 130
+    assert (scene.state, scene.launcher.closed) == ("cancelled", True)
+    assert request_cancel(store, "mine") == "run mine is not running: cancelled"
+    other = Scene(store)
+    other.meanwhile(lambda: signal.raise_signal(signal.SIGTERM))
+    assert "is asked to end" in request_cancel(store, "mine")
+    successor = Scene(store)
+    successor.launcher = other.launcher
+    successor.controller.cancel()
+    assert successor.state == "cancelled"
+    assert all(attempt.exit_code == 143 for attempt in other.launcher.known.values())
+
+
+def test_what_cannot_be_started_fails_the_run_with_its_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(store)
+
+    def refuse(_: FakeLauncher, __: StageSpec) -> None:
+        raise UsageError("cluster refuses Job x: exceeded quota")
+
+    monkeypatch.setattr(FakeLauncher, "start", refuse)
+    with pytest.raises(UsageError):
+        scene.controller.run()
+    manifest, _ = read_manifest(store, "mine")
+    assert (manifest.state, manifest.reason) == ("failed", "cluster refuses Job x: exceeded quota")
+    assert scene.launcher.closed
+
+
+def test_failures_are_kept_over_controllers_and_numbers_go_on(store: Store, tmp_path: Path) -> None:
+    first = Scene(store)
+    assert first.meanwhile(lambda: first.launcher.end("download", 1, 65, "bad pictures")) == 65
+    second = Scene(store)
+    assert second.meanwhile(lambda: second.commit(tmp_path / "out", number=2)) == 0
+    attempts = read_manifest(store, "mine")[0].attempts
+    assert [(record.attempt, record.exit_code) for record in attempts] == [(1, 65), (2, 0)]
