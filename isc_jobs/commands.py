@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WEIGHTS_BEGIN = (b"PK", b"\x80\x02")  # torch's zip files, and those before torch 1.6
 
 
+_FOUND = {True: "ok", False: "MISSING", None: "wait"}
 _FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is named
 
 
@@ -154,8 +155,8 @@ def check(arguments: argparse.Namespace) -> int:
     cluster = Settings.model_validate(request.settings).cluster
     complete = True
     for found, sentence in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
-        print(f"{'ok' if found else 'MISSING':<8} {sentence}", flush=True)
-        complete = complete and found
+        print(f"{_FOUND[found]:<8} {sentence}", flush=True)
+        complete = complete and found is not False
     return int(ExitCode.OK if complete else ExitCode.USAGE)
 
 

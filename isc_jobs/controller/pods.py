@@ -85,6 +85,14 @@ def waiting(pods: Sequence[Object], events: Iterable[Object]) -> Waiting | None:
     return Waiting(f"a pod cannot start: {unstarted[-1]}", unstarted[-1].endswith("not found")) if unstarted else None
 
 
+def suspended(owner: Object | None) -> Waiting | None:
+    """Whether a Job or PyTorchJob waits in a queue (Kueue, say), which holds suspended what it has not admitted."""
+    spec = (owner or {}).get("spec") or {}
+    if spec.get("suspend") or (spec.get("runPolicy") or {}).get("suspend"):
+        return Waiting("suspended: a queue has not admitted it yet", permanent=False)
+    return None
+
+
 def is_placed(pod: Object) -> bool:
     """Whether a pending pod has a node, so that its events tell why it does not start."""
     return pod["status"].get("phase") == "Pending" and bool((pod.get("spec") or {}).get("nodeName"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isc_jobs.controller.jobs import check_job, controller_job
 from isc_jobs.controller.manifests import attempt_objects, run_owner, same_specification
 from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import UsageError
@@ -15,10 +16,14 @@ from isc_jobs.spec.settings import Settings
 from isc_jobs.spec.stage import StageSpec
 
 HERE = Path(__file__).parent
-IMAGES = [f"cluster.images.{name}=registry.example/isc-jobs/{name}@sha256:{'0' * 64}" for name in ("data", "train")]
+IMAGES = [
+    f"cluster.images.{name}=registry.example/isc-jobs/{name}@sha256:{'0' * 64}"
+    for name in ("controller", "data", "train")
+]
 CASES = {
     "demo-download": ("demo", "download", []),
     "demo-train-two-pods": ("demo", "train-v83", ["compute.processes=2", "cluster.stages.train.pods=2"]),
+    "isc21-download": ("isc21", "download", []),
     "isc21-train": ("isc21", "train-v107", ["cluster.s3_secret=null"]),
     "isc21-extract-placed": ("isc21", "extract", [
         "cluster.pull_secrets=[registry]", "cluster.node_selector={accelerator: h100}", "cluster.priority_class=batch",
@@ -39,11 +44,22 @@ def test_objects_are_those_of_the_file(case: str) -> None:
     spec, settings = prepared(*CASES[case])
     objects: list[Object] = [run_owner("mine", spec.store, settings.cluster), *attempt_objects(spec, settings.cluster)]
     objects[1]["data"] = {"spec.json": "(the stage specification)"}
+    compare(case, objects)
+
+
+def compare(case: str, objects: list[Object]) -> None:
     text = yaml.safe_dump_all(objects, sort_keys=False, width=120)
     path = HERE / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, "utf-8")
     assert text == path.read_text("utf-8")
+
+
+def test_jobs_beside_the_stages_are_those_of_the_file() -> None:
+    cluster = prepared("isc21", "download", ["cluster.pull_secrets=[registry]"])[1].cluster
+    compare(
+        "jobs", [controller_job("mine", "s3://runs/store", cluster), check_job("isc-check", "s3://runs/store", cluster)]
+    )
 
 
 def test_without_an_image_nothing_is_made() -> None:

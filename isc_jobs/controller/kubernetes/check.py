@@ -26,8 +26,8 @@ RIGHTS = (
 )
 
 
-def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> Iterator[tuple[bool, str]]:
-    """Whether each thing that runs need is there, with a sentence about it."""
+def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> Iterator[tuple[bool | None, str]]:
+    """Whether each thing that runs need is there, with a sentence about it; None before what takes long."""
     yield True, f"cluster: reached, namespace {cluster.namespace}"
     checks: tuple[Callable[[], str], ...] = (
         lambda: _rights(api),
@@ -35,6 +35,8 @@ def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) ->
         lambda: _pod(api, cluster, store),
     )
     for check in checks:
+        if check is checks[-1]:
+            yield None, "pod: a node pulls the images, which takes minutes the first time"
         try:
             yield True, check()
         except IscJobsError as error:

@@ -22,7 +22,7 @@ from isc_jobs.controller.manifests import (
     stage_pods,
 )  # fmt: skip
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.controller.pods import Outcome, Waiting, is_over, is_placed, outcome, waiting
+from isc_jobs.controller.pods import Outcome, is_over, is_placed, outcome, suspended, waiting
 from isc_jobs.controller.podspec import LABEL, Object
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.settings import Cluster
@@ -207,7 +207,7 @@ class KubernetesLauncher:
         owner = None if pods else self._api.get(*attempt_kind(known.spec), attempt_name(known.spec))
         if not pods and owner is None:
             return self._lost(f"{attempt_kind(known.spec)[1]} {attempt_name(known.spec)} was deleted")
-        cause = _suspended(owner) or waiting(pods, self._events([owner] if owner else filter(is_placed, pods)))
+        cause = suspended(owner) or waiting(pods, self._events([owner] if owner else filter(is_placed, pods)))
         if cause is None:
             return None
         if cause.reason != known.said[0] or now - known.said[1] > _REPEAT_S:
@@ -291,11 +291,3 @@ def own(api: Api, run: str, store: str, cluster: Cluster) -> Object:
         made = found
     return {"apiVersion": "v1", "kind": "ConfigMap", "name": made["metadata"]["name"],
             "uid": made["metadata"]["uid"], "controller": False, "blockOwnerDeletion": False}  # fmt: skip
-
-
-def _suspended(owner: Object | None) -> Waiting | None:
-    """A queue (Kueue, say) holds suspended what it has not admitted yet."""
-    spec = (owner or {}).get("spec") or {}
-    if spec.get("suspend") or (spec.get("runPolicy") or {}).get("suspend"):
-        return Waiting("suspended: a queue has not admitted it yet", permanent=False)
-    return None
