@@ -47,6 +47,11 @@ def is_over(pods: Sequence[Object], expected: int) -> bool:
     return len(pods) >= expected and all(pod["status"].get("phase") in {"Succeeded", "Failed"} for pod in pods)
 
 
+def is_running(pods: Sequence[Object], expected: int) -> bool:
+    """Whether all pods of an attempt are there and none waits."""
+    return len(pods) >= expected and not any(pod["status"].get("phase") == "Pending" for pod in pods)
+
+
 def rank(pod: Object) -> int:
     """Of a pod among those of its attempt: the master first, then workers; or its index in an Indexed Job."""
     labels = pod["metadata"].get("labels") or {}
@@ -71,16 +76,15 @@ def logs_by_rank(log: bytes, first: int) -> dict[int, bytes]:
 
 
 def waiting(pods: Sequence[Object], events: Iterable[Object]) -> Waiting | None:
-    """Why pods are not running or absent; ``events`` are those of the attempt's objects, and of its pods."""
+    """Why pods do not run; ``events`` are those of pods that have a place, and of the Job if it lacks pods."""
     for pod in pods:
         cause = _unstarted(pod) or _unscheduled(pod)
         if cause is not None:
             return cause
     told = sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    if not pods:
-        refused = [event.get("message", "") for event in told if event.get("reason") in _REFUSED]
-        # Quota is freed by others; what admission refuses it will refuse again.
-        return Waiting(f"pods are refused: {refused[-1]}", "exceeded quota" not in refused[-1]) if refused else None
+    refused = [event.get("message", "") for event in told if event.get("reason") in _REFUSED]
+    if refused:  # quota is freed by others; what admission refuses it will refuse again
+        return Waiting(f"pods are refused: {refused[-1]}", "exceeded quota" not in refused[-1])
     unstarted = [event.get("message", "") for event in told if event.get("reason") in _UNSTARTED]
     return Waiting(f"a pod cannot start: {unstarted[-1]}", unstarted[-1].endswith("not found")) if unstarted else None
 

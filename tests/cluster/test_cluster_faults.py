@@ -31,7 +31,7 @@ __all__ = ["deployment"]
 KILL_TRAINING = """
 import os, pathlib
 for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if b"isc_jobs.stages.train" in path.read_bytes():
+    if b"isc_jobs.stages.train" in path.read_bytes() and int(path.parent.name) != os.getpid():
         os.kill(int(path.parent.name), 9)
 """
 
@@ -220,6 +220,12 @@ def test_a_missing_configmap_is_said(deployment: Deployment) -> None:
     eventually(lambda: is_empty("map"), objects("map"))
 
 
+def wait_for_log(deployment: Deployment, run: str) -> None:
+    """Until the run's first training says that it has begun."""
+    logs = ("logs", run, "train-v83", "--store", deployment.store)
+    eventually(lambda: "rank 0 of 2" in isc_jobs(*logs).stdout, f"{run} does not train")
+
+
 SLOW = ("trainings.v83.sample_size=3200",)
 
 
@@ -229,7 +235,7 @@ def test_cancel_ends_the_run_and_leaves_others_alone(deployment: Deployment) -> 
         for seed, run in enumerate(("mine", "other"), start=1)
     }
     for run in controllers:
-        wait_for_pod(run, f"isc-{run}-train-v83-a1-master-0")
+        wait_for_log(deployment, run)
     assert isc_jobs("cancel", "mine", "--store", deployment.store).returncode == 0
     controllers["mine"].communicate(timeout=180)
     assert controllers["mine"].returncode == 130

@@ -154,8 +154,15 @@ def test_a_deleted_job_is_a_disruption_even_before_it_had_pods(world: World) -> 
     assert world.code() == 143
 
 
-def test_deleting_the_runs_configmap_ends_the_run(world: World) -> None:
-    world.start()
+@pytest.mark.parametrize("seen", ["gone", "terminating"])
+def test_deleting_the_runs_configmap_ends_the_run(world: World, seen: str) -> None:
+    names = world.start()
+    if seen == "terminating":
+        for name in names:
+            world.api.objects["Pod", name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        del world.api.objects["ConfigMap", "isc-mine"]
+        assert world.code() == 64
+        return
     world.api.delete("v1", "ConfigMap", "isc-mine")
     assert world.api.names("Pod") == set()
     assert world.code() == 64
@@ -209,6 +216,16 @@ def test_what_admission_refuses_ends_the_attempt_with_its_sentence(world: World)
     world.api.add_event({"metadata": {"uid": "earlier", "name": JOB}}, "FailedCreate", "of an earlier job of this name")
     assert world.code(wait=11) == 64
     assert world.launcher.attempts()[0].reason == 'pods are refused: violates PodSecurity "restricted"'
+
+
+def test_a_worker_that_is_refused_is_said_though_the_master_runs(world: World) -> None:
+    _, worker = world.start("train-v83")
+    del world.api.objects["Pod", worker]
+    world.launcher = world.another()  # which has never seen the worker
+    job = world.api.objects["PyTorchJob", "isc-mine-train-v83-a1"]
+    world.api.add_event(job, "FailedCreatePod", 'violates PodSecurity "restricted"')
+    assert world.code() == 64
+    assert world.api.names("Pod") == set()
 
 
 def test_a_queue_that_has_not_admitted_the_job_is_named(world: World) -> None:

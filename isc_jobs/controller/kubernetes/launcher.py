@@ -22,7 +22,7 @@ from isc_jobs.controller.manifests import (
     stage_pods,
 )  # fmt: skip
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.controller.pods import Outcome, is_over, is_placed, outcome, suspended, waiting
+from isc_jobs.controller.pods import Outcome, is_over, is_placed, is_running, outcome, suspended, waiting
 from isc_jobs.controller.podspec import LABEL, Object
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.settings import Cluster
@@ -161,8 +161,10 @@ class KubernetesLauncher:
         found = outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
         if found is None and self._is_committed(known):
             return self._ended(known, Outcome(0, ""))  # its pods are about to end
-        if found is None and (not pods or any(pod["status"].get("phase") == "Pending" for pod in pods)):
+        if found is None and not is_running(pods, self._expected(known.spec)):
             found = self._explain(known, pods)
+        if found is not None and found.exit_code == ExitCode.TERMINATED:
+            found = self._lost(found.reason)
         if found is not None and is_over(pods, self._expected(known.spec)):
             return self._ended(known, found)
         if found is not None:
@@ -188,12 +190,12 @@ class KubernetesLauncher:
         """A pod that was there and has gone is a disruption: the whole attempt is begun anew."""
         uids = {pod["metadata"]["uid"] for pod in pods}
         if known.seen - uids:
-            return self._lost("a pod was deleted")
+            return Outcome(int(ExitCode.TERMINATED), "a pod was deleted")
         known.seen |= uids
         return None
 
     def _lost(self, reason: str) -> Outcome:
-        """Something of the attempt was deleted; if it was the run's ConfigMap, the whole run was."""
+        """The attempt was disrupted; if the run's ConfigMap was deleted, the whole run was."""
         if self._api.get("v1", "ConfigMap", run_name(self._run)) is not None:
             return Outcome(int(ExitCode.TERMINATED), reason)
         return Outcome(int(ExitCode.USAGE), f"ConfigMap {run_name(self._run)} was deleted, which ends the run")
@@ -204,10 +206,14 @@ class KubernetesLauncher:
         if now - known.looked < _EXPLAIN_S:
             return None
         known.looked = now
-        owner = None if pods else self._api.get(*attempt_kind(known.spec), attempt_name(known.spec))
-        if not pods and owner is None:
-            return self._lost(f"{attempt_kind(known.spec)[1]} {attempt_name(known.spec)} was deleted")
-        cause = suspended(owner) or waiting(pods, self._events([owner] if owner else filter(is_placed, pods)))
+        owner = None
+        if len(pods) < self._expected(known.spec):
+            owner = self._api.get(*attempt_kind(known.spec), attempt_name(known.spec))
+            if owner is None:
+                kind = attempt_kind(known.spec)[1]
+                return Outcome(int(ExitCode.TERMINATED), f"{kind} {attempt_name(known.spec)} was deleted")
+        told = self._events([*filter(is_placed, pods), *([owner] if owner else [])])
+        cause = suspended(owner) or waiting(pods, told)
         if cause is None:
             return None
         if cause.reason != known.said[0] or now - known.said[1] > _REPEAT_S:
