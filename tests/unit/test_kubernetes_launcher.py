@@ -9,7 +9,7 @@ from fake_cluster import FakeApi
 
 from isc_jobs.controller.kubernetes.launcher import KubernetesLauncher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.errors import TemporaryError, UsageError
 from isc_jobs.spec.pipeline import build_pipeline, find_stage
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.stage import InputRef, StageSpec
@@ -121,6 +121,43 @@ def test_the_commit_of_another_attempt_is_not_this_ones(world: World, tmp_path: 
     assert world.code() is None
 
 
+def test_an_outage_while_pods_end_loses_neither_reason_nor_logs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = world.start()
+    ended = {"exitCode": 65, "reason": "Error", "message": json.dumps({"exit_code": 65, "reason": "bad pictures"})}
+    world.api.set_pod(first, "Failed", containerStatuses=[{"state": {"terminated": ended}}])
+    world.api.logs[first] = b"what happened"
+    with monkeypatch.context() as patched:
+        patched.setattr(world.api, "delete", lambda *_: (_ for _ in ()).throw(TemporaryError("away")))
+        with pytest.raises(TemporaryError):
+            world.code()
+    world.api.delete("batch/v1", "Job", JOB)  # it had been done
+    assert world.code() == 65
+    assert json.loads(world.kept("termination.json"))["reason"] == "bad pictures"
+    assert gzip.decompress(world.kept("log-0.txt.gz")) == b"what happened"
+
+
+def test_a_controller_that_dies_while_pods_end_is_followed_by_one_that_waits_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.start()
+    for name in (first, second):
+        world.api.objects["Pod", name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    class Killed(Exception):
+        pass
+
+    def killed(_: float) -> None:
+        raise Killed
+
+    monkeypatch.setattr(world.launcher, "_sleep", killed)
+    with pytest.raises(Killed):
+        world.launcher.stop("download", 1, "why")
+    assert JOB in world.api.names("ConfigMap")
+    successor = world.another()
+    assert successor.attempts()[0].exit_code == 143
+    assert JOB not in world.api.names("ConfigMap")
+
+
 def test_processes_of_a_pod_have_logs_of_their_own(world: World) -> None:
     master, worker = world.start("train-v83")
     world.api.logs |= {master: b"0| a\n1| b\n", worker: b"agent\n2| c\n3| d\n"}
@@ -203,6 +240,7 @@ def test_why_a_pod_waits_is_said_soon_and_seldom(world: World) -> None:
     for _ in range(5):
         assert world.code(wait=11) is None
     assert world.said == ["download  waits: Unschedulable: 0/1 nodes"]
+    assert world.launcher.attempts()[0].sign_of_life == world.now  # what waits is not silent
     assert world.code(wait=SETTINGS.cluster.pending_seconds) == 64
     assert world.launcher.attempts()[0].reason == "Unschedulable: 0/1 nodes"
     assert world.api.names("Job") == set()

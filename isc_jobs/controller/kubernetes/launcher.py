@@ -3,11 +3,12 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from isc_jobs.controller.attempts import claim, controller_log_key, keep_logs, read_progress
 from isc_jobs.controller.kubernetes.api import AlreadyExists, Api
+from isc_jobs.controller.kubernetes.explain import explain
 from isc_jobs.controller.kubernetes.logs import pods_log
 from isc_jobs.controller.lease import FencedStore
 from isc_jobs.controller.manifests import (
@@ -22,7 +23,7 @@ from isc_jobs.controller.manifests import (
     stage_pods,
 )  # fmt: skip
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.controller.pods import Outcome, is_over, is_placed, is_running, outcome, suspended, waiting
+from isc_jobs.controller.pods import Outcome, is_over, is_running, outcome
 from isc_jobs.controller.podspec import LABEL, Object
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.settings import Cluster
@@ -41,6 +42,7 @@ _WATCH_S = 240
 @dataclass
 class _Known:
     spec: StageSpec
+    since: float
     sign_of_life: float
     looked: float = -math.inf
     followed: float = -math.inf
@@ -49,6 +51,7 @@ class _Known:
     asked: float = -math.inf  # for the commit
     said: tuple[str, float] = ("", 0.0)
     seen: set[str] = field(default_factory=set)  # uids of pods
+    verdict: Outcome | None = None  # how it ends, while its pods are being ended
     ended: Attempt | None = None
     tidied: bool = False
 
@@ -92,6 +95,7 @@ class KubernetesLauncher:
         """All attempts that are known; lists pods when something changed."""
         if self._changed.is_set() or self._clock() - self._listed > _LIST_S:
             self._changed.clear()
+            self._listed = -math.inf  # until the list has come
             self._list_pods()
         return tuple(self._look(self._known[key]) for key in sorted(self._known, key=lambda key: key[1]))
 
@@ -102,7 +106,7 @@ class KubernetesLauncher:
                 self._store.hold()
                 keep_logs(self._store, known.spec, known.ended, self._logs(known.spec))
                 self._delete(known.spec)
-                known.tidied = True
+                self._forget(known)
 
     def stop(self, stage: str, number: int, reason: str) -> None:
         """Delete the attempt's objects and wait for its pods, whose last words are kept."""
@@ -138,11 +142,11 @@ class KubernetesLauncher:
         self._api.delete("v1", "ConfigMap", run_name(self._run))
 
     def _know(self, spec: StageSpec) -> _Known:
-        return self._known.setdefault((spec.stage, spec.attempt), _Known(spec, self._clock()))
+        return self._known.setdefault((spec.stage, spec.attempt), _Known(spec, self._clock(), self._clock()))
 
     def _list_pods(self) -> None:
-        self._listed = self._clock()
         self._pods = self._api.list("v1", "Pod", labels=self._labels)
+        self._listed = self._clock()
 
     def _watch(self) -> None:
         """Wakes the loop; the list is the truth."""
@@ -158,7 +162,7 @@ class KubernetesLauncher:
         if known.ended is not None:
             return known.ended
         pods = self._pods_of(known.spec)
-        found = outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
+        found = known.verdict or outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
         if found is None and self._is_committed(known):
             return self._ended(known, Outcome(0, ""))  # its pods are about to end
         if found is None and not is_running(pods, self._expected(known.spec)):
@@ -202,32 +206,20 @@ class KubernetesLauncher:
 
     def _explain(self, known: _Known, pods: list[Object]) -> Outcome | None:
         """Say why nothing runs yet; permanent causes end the attempt, others after ``pending_seconds``."""
-        now = self._clock()
+        now = known.sign_of_life = self._clock()  # what waits is not silent
         if now - known.looked < _EXPLAIN_S:
             return None
         known.looked = now
-        owner = None
-        if len(pods) < self._expected(known.spec):
-            owner = self._api.get(*attempt_kind(known.spec), attempt_name(known.spec))
-            if owner is None:
-                kind = attempt_kind(known.spec)[1]
-                return Outcome(int(ExitCode.TERMINATED), f"{kind} {attempt_name(known.spec)} was deleted")
-        told = self._events([*filter(is_placed, pods), *([owner] if owner else [])])
-        cause = suspended(owner) or waiting(pods, told)
+        cause = explain(self._api, known.spec, pods, self._expected(known.spec))
         if cause is None:
-            return None
+            kind = attempt_kind(known.spec)[1]
+            return Outcome(int(ExitCode.TERMINATED), f"{kind} {attempt_name(known.spec)} was deleted")
         if cause.reason != known.said[0] or now - known.said[1] > _REPEAT_S:
             self._echo(f"{known.spec.stage}  waits: {cause.reason}")
             known.said = cause.reason, now
-        if cause.permanent or now - known.sign_of_life > self._cluster.pending_seconds:
+        if cause.permanent or now - known.since > self._cluster.pending_seconds:
             return Outcome(int(ExitCode.USAGE), cause.reason)
         return None
-
-    def _events(self, items: Iterable[Object]) -> list[Object]:
-        found = []
-        for item in items:
-            found += self._api.list("v1", "Event", fields=f"involvedObject.uid={item['metadata']['uid']}")
-        return found
 
     def _is_committed(self, known: _Known) -> bool:
         """Whether the attempt has committed its output, which is before its pods end; asked for when it may be near."""
@@ -250,9 +242,13 @@ class KubernetesLauncher:
             self._echo(f"{known.spec.stage}  {state['step']}/{state['total']}{pace}")
 
     def _end(self, known: _Known, found: Outcome) -> Attempt:
-        """Delete the attempt's objects, wait until its pods have gone, keep what they said until then."""
-        self._store.hold()
+        """End the attempt's pods, wait until they have gone, keep what they said until then.
+
+        Its ConfigMap goes last, so that a controller that follows this one at any moment waits for the pods too.
+        """
+        known.verdict = found
         logs = self._logs(known.spec)
+        keep_logs(self._store, known.spec, self._attempt(known, found), logs)
         self._delete(known.spec)
         deadline = self._clock() + self._cluster.grace_seconds + 30
         while self._clock() < deadline and self._pods_of(known.spec):
@@ -260,24 +256,28 @@ class KubernetesLauncher:
             self._sleep(1)
             self._list_pods()
             logs |= self._logs(known.spec)
-        ended = self._ended(known, found)
-        keep_logs(self._store, known.spec, ended, logs)
-        known.tidied = True
-        return ended
+        keep_logs(self._store, known.spec, self._attempt(known, found), logs)
+        self._forget(known)
+        return self._ended(known, found)
 
     def _ended(self, known: _Known, found: Outcome) -> Attempt:
-        known.ended = Attempt(
-            stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=found.exit_code,
-            reason=found.reason, ended=self._clock(),
-        )  # fmt: skip
+        known.ended = self._attempt(known, found)
         return known.ended
+
+    def _attempt(self, known: _Known, found: Outcome) -> Attempt:
+        return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key,
+                       exit_code=found.exit_code, reason=found.reason, ended=self._clock())  # fmt: skip
 
     def _logs(self, spec: StageSpec) -> dict[int, bytes]:
         return pods_log(self._api, self._pods_of(spec), processes_per_pod(spec, self._cluster))
 
     def _delete(self, spec: StageSpec) -> None:
+        self._store.hold()
         self._api.delete(*attempt_kind(spec), attempt_name(spec))
-        self._api.delete("v1", "ConfigMap", attempt_name(spec))
+
+    def _forget(self, known: _Known) -> None:
+        self._api.delete("v1", "ConfigMap", attempt_name(known.spec))
+        known.tidied = True
 
 
 def own(api: Api, run: str, store: str, cluster: Cluster) -> Object:
