@@ -74,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
             sub.add_argument("--attempt", type=int, help="default: the latest")
             sub.add_argument("--rank", type=int, default=0, help="process of a training")
+        if name == "resume":
+            sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
         _add_store(sub)
         sub.set_defaults(command=command)
     dataset = subparsers.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")

@@ -197,9 +197,14 @@ def diff(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     """Go on with a run as it was started."""
     from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.status import has_ended
 
     store = _open_store(arguments)
-    return _controller(store, read_manifest(store, arguments.run)[0].request).run()
+    controller = _controller(store, read_manifest(store, arguments.run)[0].request)
+    if arguments.unattended and has_ended(store, arguments.run):
+        controller.settle()
+        return int(ExitCode.OK)
+    return controller.run()
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -233,13 +238,14 @@ def logs(arguments: argparse.Namespace) -> int:
 
 def _live_log(request: "Request", stage: str, number: int, rank: int) -> str | None:
     from isc_jobs.controller.kubernetes.api import Api
-    from isc_jobs.controller.kubernetes.logs import live_controller_log, live_log
+    from isc_jobs.controller.kubernetes.logs import controller_log, live_log
     from isc_jobs.spec.settings import Settings
 
     settings = Settings.model_validate(request.settings)
     api = Api(settings.cluster.namespace)
     if stage == "controller":
-        return live_controller_log(api, request.run)
+        said = controller_log(api, request.run)
+        return None if said is None else said.decode("utf-8", "replace")
     return live_log(api, request.run, stage, number, settings).get(rank)
 
 
@@ -257,6 +263,9 @@ def cancel(arguments: argparse.Namespace) -> int:
         if not is_held(store, arguments.run, time.time()):
             _controller(store, read_manifest(store, arguments.run)[0].request).cancel()
         time.sleep(1)
+    request = read_manifest(store, arguments.run)[0].request
+    if request.launcher == "kubernetes" and not is_held(store, arguments.run, time.time()):
+        _controller(store, request).settle()  # of a run whose controller died before it had tidied
     return int(ExitCode.OK)
 
 

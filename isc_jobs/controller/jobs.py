@@ -6,7 +6,6 @@ from isc_jobs.spec.settings import Cluster
 
 CONTROLLER_ACCOUNT = "isc-jobs-controller"
 _FINAL = [int(code) for code in (ExitCode.USAGE, ExitCode.DATA, ExitCode.INTERNAL, ExitCode.INTERRUPTED)]
-_IMPORTS = "import isc_jobs.spec.errors"
 
 
 def controller_name(run: str) -> str:
@@ -17,38 +16,46 @@ def controller_name(run: str) -> str:
 def controller_job(run: str, store: str, cluster: Cluster) -> Object:
     """The controller as a Job; a pod that is killed, evicted or finds the store down is followed by another."""
     named = metadata(controller_name(run), {"controller": run}, cluster)
-    command = ["python", "-m", "isc_jobs.controller", "resume", run, "--store", store]
-    main = _small(container("controller", image_of(cluster, "controller"), command, cluster))
-    spec = pod(cluster, [main], [{"name": "work", "emptyDir": {}}])
-    spec |= {"serviceAccountName": CONTROLLER_ACCOUNT, "automountServiceAccountToken": True}
+    command = ["-m", "isc_jobs.controller", "resume", run, "--store", store, "--unattended"]
+    spec = _controller_pod(command, cluster)
     rules = [
         {"action": "FailJob", "onExitCodes": {"containerName": "controller", "operator": "In", "values": _FINAL}},
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
     ]
-    return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": named,
-        "spec": {"backoffLimit": 20, "podFailurePolicy": {"rules": rules},
-                 "template": {"metadata": pod_metadata(named), "spec": spec}},
-    }  # fmt: skip
+    return _job(named, spec, {"backoffLimit": 20, "podFailurePolicy": {"rules": rules}})
 
 
-def check_job(name: str, store: str, cluster: Cluster) -> Object:
-    """A pod with a container of each image; that of data tries the store."""
-    named = metadata(name, {"run": name}, cluster)
-    programs = {
-        "data": ["-m", "isc_jobs.store.probe", store], "train": ["-c", _IMPORTS], "controller": ["-c", _IMPORTS],
-    }  # fmt: skip
-    containers = [
-        _small(container(image, image_of(cluster, image), ["python", *program], cluster))
-        for image, program in programs.items()
+def check_jobs(name: str, store: str, cluster: Cluster) -> list[Object]:
+    """Pods that try the store as stages and as controllers do, and between them pull all images."""
+    probe = ["-m", "isc_jobs.store.probe", store]
+    stages = [_program("data", probe, cluster), _program("train", ["-c", "import isc_jobs"], cluster)]
+    return [
+        _job(metadata(f"{name}-stage", {"run": f"{name}-stage"}, cluster), _pod(stages, cluster)),
+        _job(
+            metadata(f"{name}-controller", {"run": f"{name}-controller", "controller": name}, cluster),
+            _controller_pod(probe, cluster),
+        ),
     ]
-    spec = pod(cluster, containers, [{"name": "work", "emptyDir": {}}])
-    return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": named,
-        "spec": {"backoffLimit": 0, "template": {"metadata": pod_metadata(named), "spec": spec}},
-    }  # fmt: skip
 
 
-def _small(main: Object) -> Object:
+def _controller_pod(arguments: list[str], cluster: Cluster) -> Object:
+    """With the controller's account, and a token of the API server."""
+    account = {"serviceAccountName": CONTROLLER_ACCOUNT, "automountServiceAccountToken": True}
+    return _pod([_program("controller", arguments, cluster)], cluster) | account
+
+
+def _pod(containers: list[Object], cluster: Cluster) -> Object:
+    return pod(cluster, containers, [{"name": "work", "emptyDir": {}}])
+
+
+def _program(image: str, arguments: list[str], cluster: Cluster) -> Object:
+    """A container of this image, named after it, that needs little."""
     limits = {"cpu": "100m", "memory": "512Mi"}
-    return main | {"resources": {"requests": limits, "limits": {"memory": limits["memory"]}}}
+    resources = {"requests": limits, "limits": {"memory": limits["memory"]}}
+    return container(image, image_of(cluster, image), ["python", *arguments], cluster) | {"resources": resources}
+
+
+def _job(named: Object, spec: Object, rules: Object | None = None) -> Object:
+    template = {"metadata": pod_metadata(named), "spec": spec}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": named,
+            "spec": {"backoffLimit": 0, **(rules or {}), "template": template}}  # fmt: skip

@@ -99,12 +99,17 @@ class LocalLauncher:
         code = process.popen.poll()
         self._echo_new(process)
         if code is None:
-            return Attempt(stage=process.spec.stage, number=process.spec.attempt, exit_code=None,
+            return Attempt(stage=process.spec.stage, number=process.spec.attempt, key=process.spec.key, exit_code=None,
                            sign_of_life=process.sign_of_life)  # fmt: skip
         code, reason = _termination(process.work, code)
         _signal(process.popen, signal.SIGKILL)  # nothing of the group outlives its leader
         process.attempt = Attempt(
-            stage=process.spec.stage, number=process.spec.attempt, exit_code=code, reason=reason, ended=time.monotonic()
+            stage=process.spec.stage,
+            number=process.spec.attempt,
+            key=process.spec.key,
+            exit_code=code,
+            reason=reason,
+            ended=time.monotonic(),
         )
         keep_logs(self._store, process.spec, process.attempt, _logs(process.work))
         shutil.rmtree(process.work, ignore_errors=True)

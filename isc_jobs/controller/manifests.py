@@ -103,7 +103,8 @@ def _resources(settings: StagePods) -> Object:
     limits: Object = {"memory": settings.memory}
     if settings.gpus:
         limits["nvidia.com/gpu"] = settings.gpus
-    return {"requests": {"cpu": settings.cpu, "memory": settings.memory}, "limits": limits}
+    requests = {"cpu": settings.cpu, "memory": settings.memory, "ephemeral-storage": settings.scratch}
+    return {"requests": requests, "limits": limits}
 
 
 def _command(spec: StageSpec, cluster: Cluster) -> list[str]:

@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import ExitCode
 
-_PERMANENT_WAITS = {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
-_PULL_WAITS = {"ErrImagePull", "ImagePullBackOff"}
-_NO_SUCH_IMAGE = ("not found", "manifest unknown", "unauthorized", "denied", "invalid reference")
+_PERMANENT_WAITS = {"InvalidImageName", "ErrImageNeverPull"}
+_WAITS = {"ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError"}
+# What such messages say if waiting cannot help; all else (a registry down, a webhook that is slow) may pass.
+_PERMANENT_WORDS = (
+    "not found",
+    "manifest unknown",
+    "unauthorized",
+    "denied",
+    "invalid",
+    "couldn't find key",
+    "runasnonroot",
+    "violates",
+    "must specify",
+    "forbidden",
+)
+_PASSING_WORDS = ("exceeded quota", "failed calling webhook", "has been modified", "timed out", "timeout", "deadline")
 _REFUSED = {"FailedCreate", "FailedCreatePod"}
 _UNSTARTED = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 
@@ -83,10 +96,10 @@ def waiting(pods: Sequence[Object], events: Iterable[Object]) -> Waiting | None:
             return cause
     told = sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
     refused = [event.get("message", "") for event in told if event.get("reason") in _REFUSED]
-    if refused:  # quota is freed by others; what admission refuses it will refuse again
-        return Waiting(f"pods are refused: {refused[-1]}", "exceeded quota" not in refused[-1])
+    if refused:
+        return Waiting(f"pods are refused: {refused[-1]}", _is_permanent(refused[-1]))
     unstarted = [event.get("message", "") for event in told if event.get("reason") in _UNSTARTED]
-    return Waiting(f"a pod cannot start: {unstarted[-1]}", unstarted[-1].endswith("not found")) if unstarted else None
+    return Waiting(f"a pod cannot start: {unstarted[-1]}", _is_permanent(unstarted[-1])) if unstarted else None
 
 
 def suspended(owner: Object | None) -> Waiting | None:
@@ -106,11 +119,14 @@ def _unstarted(pod: Object) -> Waiting | None:
     for status in _containers(pod):
         wait = (status.get("state") or {}).get("waiting") or {}
         reason, message = wait.get("reason", ""), wait.get("message", "")
-        if reason in _PERMANENT_WAITS:
-            return Waiting(f"{reason}: {message}", permanent=True)
-        if reason in _PULL_WAITS:  # a registry may only be down for a moment
-            return Waiting(f"{reason}: {message}", any(word in message.lower() for word in _NO_SUCH_IMAGE))
+        if reason in _PERMANENT_WAITS | _WAITS:
+            return Waiting(f"{reason}: {message}", reason in _PERMANENT_WAITS or _is_permanent(message))
     return None
+
+
+def _is_permanent(message: str) -> bool:
+    said = message.lower()
+    return any(word in said for word in _PERMANENT_WORDS) and not any(word in said for word in _PASSING_WORDS)
 
 
 def _unscheduled(pod: Object) -> Waiting | None:
@@ -123,6 +139,8 @@ def _unscheduled(pod: Object) -> Waiting | None:
 def _failure(pod: Object) -> Outcome:
     """By the table: evictions and deletions are disruptions, all else is the container's own exit."""
     status, name = pod["status"], pod["metadata"]["name"]
+    if "exceeds the limit" in str(status.get("message")):
+        return Outcome(137, f"pod {name}: {status['message']}: raise cluster.stages.*.scratch or shared_memory")
     if status.get("reason") == "Evicted" or any(
         c["type"] == "DisruptionTarget" for c in status.get("conditions") or []
     ):

@@ -102,3 +102,8 @@ def import_weights(store: Store, request: Request, pipeline: Pipeline, path: Pat
     with tempfile.TemporaryDirectory(prefix="isc-jobs-") as folder:
         (Path(folder) / _WEIGHTS).symlink_to(path.resolve())
         publish(store, ref, Path(folder), run=request.run, attempt=1, summary={}, provenance={}, seconds=0.0)
+
+
+def cancel_key(run: str) -> str:
+    """Where a wish to cancel is left for the controller."""
+    return f"runs/{run}/cancel.json"

@@ -10,11 +10,12 @@ from types import FrameType
 
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
-from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile
+from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, State
 from isc_jobs.controller.plan import Action, Fail, Finish, Kill, Observed, Policy, Start, plan
 from isc_jobs.controller.request import (
     Given,
     Request,
+    cancel_key,
     check_inputs,
     committed_stages,
     pipeline_of,
@@ -31,7 +32,7 @@ _TROUBLED_S = 5.0  # between tries while the store or the cluster is away
 
 
 @dataclass
-class _Stopped(Exception):
+class _Stopped(BaseException):  # no Exception: libraries catch and retry those
     signum: int
 
 
@@ -53,11 +54,11 @@ class Controller:
         self._finished: set[str] = set()
         self._prunable: list[Stage] = []
         self._watched = 0.0
-        self._troubled: float | None = None
 
     def run(self) -> int:
         """Run; the exit code. On Ctrl-C or SIGTERM the run is left so that it can be resumed."""
         with self._held() as epoch:
+            self._bring()
             self._open(epoch)
             before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
@@ -72,6 +73,12 @@ class Controller:
             self._open(epoch)
             self._cancel()
 
+    def settle(self) -> None:
+        """Remove what a run that has ended left, if its controller could not."""
+        with self._held():
+            self._launcher = self._make_launcher(self._store)
+            self._patiently(self._launcher.close)
+
     @contextmanager
     def _held(self) -> Iterator[int]:
         epoch = self._lease.acquire()
@@ -81,13 +88,16 @@ class Controller:
             with suppress(TemporaryError):  # it ends by itself, or is another's
                 self._lease.release()
 
-    def _open(self, epoch: int) -> None:
-        """Bring in what is given, write the manifest, take over what an earlier controller left."""
-        self._store.delete(cancel_key(self._request.run))
+    def _bring(self) -> None:
+        """What a run that is begun by hand needs in the store; an old wish to cancel is not meant for it."""
+        check_inputs(self._part, committed_stages(self._store, self._pipeline))
         if self._given is not None:
+            self._store.delete(cancel_key(self._request.run))
             self._given.bring(self._store, self._request, self._pipeline)
+
+    def _open(self, epoch: int) -> None:
+        """Write the manifest, take over what an earlier controller left."""
         committed = committed_stages(self._store, self._pipeline)
-        check_inputs(self._part, committed)
         self._used = _used_numbers(self._store, self._request.run)
         keys = {stage.name: stage.key for stage in self._pipeline}
         self._launcher = self._make_launcher(self._store)
@@ -96,7 +106,7 @@ class Controller:
         )
         self._finished = set(committed)
         for attempt in self._launcher.attempts():
-            if attempt.exit_code is None and attempt.key not in keys.values():
+            if attempt.exit_code is None and keys.get(attempt.stage) != attempt.key:
                 self._launcher.stop(attempt.stage, attempt.number, "the settings have changed")
         cached = [stage.name for stage in self._part if stage.name in committed]
         if cached:
@@ -108,37 +118,42 @@ class Controller:
         except _Stopped as stopped:
             return self._interrupted(stopped.signum)
         except (UsageError, DataError) as error:
-            self._file.end("failed", str(error))
-            self._launcher.close()
+            self._end("failed", str(error))
             raise
         except BaseException:
             self._launcher.leave()
             raise
-        self._launcher.close()
         return code
 
     def _loop(self) -> int:
         while True:
-            code = self._patient_tick()
+            code = self._patiently(self._tick)
             if code is not None:
                 return code
             time.sleep(_TICK_S)
 
-    def _patient_tick(self) -> int | None:
-        """A tick; for a while it may fail because the store or the cluster is away."""
-        try:
-            code = self._tick()
-        except LeaseLost:
-            raise
-        except TemporaryError as error:
-            self._troubled = self._troubled or time.monotonic()
-            if time.monotonic() - self._troubled >= self._policy.patience_s:
+    def _patiently(self, act: Callable[[], int | None]) -> int | None:
+        """Do it, again and again for a while if the store or the cluster is away."""
+        troubled = None
+        while True:
+            try:
+                return act()
+            except LeaseLost:
                 raise
-            say(f"trying again: {error}")
-            time.sleep(_TROUBLED_S)
-            return None
-        self._troubled = None
-        return code
+            except TemporaryError as error:
+                troubled = troubled or time.monotonic()
+                if time.monotonic() - troubled >= self._policy.patience_s:
+                    raise
+                say(f"trying again: {error}")
+                time.sleep(_TROUBLED_S)
+
+    def _end(self, state: State, reason: str) -> None:
+        """Write how the run ended and remove what is left of it; from here on it is not interrupted."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        self._file.end(state, reason)
+        self._store.delete(cancel_key(self._request.run))
+        self._patiently(self._launcher.close)
 
     def _tick(self) -> int | None:
         """Observe, plan, apply; an exit code once the run has ended."""
@@ -160,7 +175,8 @@ class Controller:
             _prune(self._store, self._prunable.pop())
 
     def _observe(self) -> Observed:
-        attempts = self._launcher.attempts()
+        keys = self._file.manifest.stages
+        attempts = tuple(a for a in self._launcher.attempts() if keys.get(a.stage) == a.key)  # none of other settings
         recorded = {(record.stage, record.attempt) for record in self._file.manifest.attempts}
         for attempt in attempts:
             if attempt.exit_code is not None and (attempt.stage, attempt.number) not in recorded:
@@ -189,12 +205,12 @@ class Controller:
             case Kill(name, attempt, reason):
                 self._launcher.stop(name, attempt, reason)
             case Fail(_, reason, exit_code):
-                self._file.end("failed", reason)
                 print(f"isc-jobs: {reason}", file=sys.stderr, flush=True)
+                self._end("failed", reason)
                 return exit_code
             case Finish():
-                self._file.end("succeeded", "")
                 self._tidy()
+                self._end("succeeded", "")
                 say("\n".join(summary_lines(self._store, self._part)))
                 return int(ExitCode.OK)
         return None
@@ -209,9 +225,9 @@ class Controller:
 
     def _cancel(self) -> None:
         self._launcher.stop_all("the run is cancelled")
-        self._file.end("cancelled", "cancelled")
+        self._observe()
+        self._end("cancelled", "cancelled")
         say(f"run {self._request.run} is cancelled; what is finished stays")
-        self._launcher.close()
 
     def _interrupted(self, signum: int) -> int:
         """Ctrl-C ends the stages; SIGTERM, as when a node is drained, only those that cannot go on alone."""
@@ -228,11 +244,6 @@ class Controller:
             self._launcher.close()
         say(f"run it again, or `isc-jobs resume {self._request.run} --store {self._store.uri}`, to go on")
         return int(ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED)
-
-
-def cancel_key(run: str) -> str:
-    """Where a wish to cancel is left for the controller."""
-    return f"runs/{run}/cancel.json"
 
 
 def summary_lines(store: Store, part: Pipeline) -> list[str]:

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import time
 from typing import Any
 
 from isc_jobs.controller.attempts import controller_log_key, read_progress
+from isc_jobs.controller.lease import is_held
 from isc_jobs.controller.manifest import Manifest, read_manifest
-from isc_jobs.controller.run import cancel_key
+from isc_jobs.controller.request import cancel_key
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
@@ -17,7 +19,10 @@ def run_status(store: Store, run: str) -> dict[str, Any]:
     """State of the run and of each stage; raises UsageError for an unknown run."""
     manifest, _ = read_manifest(store, run)
     stages = [_stage_status(store, manifest, name, key) for name, key in manifest.stages.items()]
-    return {"run": run, "state": manifest.state, "reason": manifest.reason, "store": store.uri, "stages": stages}
+    reason = manifest.reason
+    if manifest.state == "running" and not is_held(store, run, time.time()):
+        reason = "no controller lives: resume or cancel it"
+    return {"run": run, "state": manifest.state, "reason": reason, "store": store.uri, "stages": stages}
 
 
 def status_table(status: dict[str, Any]) -> str:

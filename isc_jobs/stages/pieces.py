@@ -91,17 +91,18 @@ class Pieces:
             return {}
         kept = self._kept()
         ready = [name for name in names if name in kept]
+        renewed = [kept[name] != self._earlier.get(name) for name in ready]
         with ThreadPoolExecutor(_READERS) as pool:
-            pieces = dict(zip(ready, pool.map(self._read_of_this_attempt, ready), strict=True))
+            pieces = dict(zip(ready, pool.map(self._read_whole, ready, renewed), strict=True))
         return {name: piece for name, piece in pieces.items() if piece is not None}
 
-    def _read_of_this_attempt(self, name: str) -> Piece | None:
-        """None as long as its part has neither made nor verified it."""
+    def _read_whole(self, name: str, renewed: bool) -> Piece | None:
+        """None as long as nobody has made or verified it since this attempt began, be it a run that shares the key."""
         try:
             piece = self._read(name)
         except DataError:
             return None
-        return piece if piece.attempt == self._attempt else None
+        return piece if renewed or piece.attempt == self._attempt else None
 
     def _read(self, name: str) -> Piece:
         """The marker; raises NotFound or DataError."""
@@ -131,11 +132,11 @@ class Pieces:
         self._whole[name] = piece
         return piece
 
-    def _kept(self) -> set[str]:
-        """Names of all markers in the store."""
+    def _kept(self) -> dict[str, str]:
+        """Entity tags of all markers in the store, by name."""
         where = f"checkpoints/{self._ctx.spec.key}/"
-        keys = (info.key.removeprefix(where) for info in self._ctx.store.list(where))
-        return {key.removesuffix(".json") for key in keys if key.endswith(".json")}
+        infos = (info for info in self._ctx.store.list(where) if info.key.endswith(".json"))
+        return {info.key.removeprefix(where).removesuffix(".json"): info.etag for info in infos}
 
     def _marker(self, name: str) -> str:
         return f"checkpoints/{self._ctx.spec.key}/{name}.json"

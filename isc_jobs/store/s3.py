@@ -71,9 +71,24 @@ class S3Store:
 
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         condition = {"IfNoneMatch": "*"} if if_none_match else {"IfMatch": if_match} if if_match else {}
-        with explained(self.uri, key, conditional=bool(condition)):
-            answer = self._client.put_object(**self._at(key), Body=data, ChecksumAlgorithm="SHA256", **condition)
-            return str(answer["ETag"])
+        try:
+            with explained(self.uri, key, conditional=bool(condition)):
+                answer = self._client.put_object(**self._at(key), Body=data, ChecksumAlgorithm="SHA256", **condition)
+                return str(answer["ETag"])
+        except Conflict as conflict:
+            written = self._written_before(key, data, conflict)
+            if written is None:
+                raise
+            return written
+
+    def _written_before(self, key: str, data: bytes, conflict: Conflict) -> str | None:
+        """The entity tag, if this very request was done before, its answer was lost, and it was sent again."""
+        cause = conflict.__cause__
+        sent_again = isinstance(cause, ClientError) and cause.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+        if not sent_again:
+            return None
+        found, etag = self.get(key)
+        return etag if found == data else None
 
     def upload(self, key: str, path: Path) -> None:
         with explained(self.uri, key):

@@ -9,7 +9,9 @@ import pytest
 import yaml
 from deployment import NAMESPACE, ON_A_CLUSTER, ROOT, Deployment, deployment, kubectl
 
+from isc_jobs.controller.deployed import parse_deployed
 from isc_jobs.controller.kubernetes.check import RIGHTS
+from isc_jobs.spec.profile import load_settings
 
 pytestmark = ON_A_CLUSTER
 __all__ = ["deployment"]
@@ -60,6 +62,14 @@ def test_overlays_are_admitted(overlay: str, deployment: Deployment) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("overlay", ["dev", "gpu", "kueue"])
+def test_an_overlays_settings_are_settings(overlay: str) -> None:
+    objects = [*yaml.safe_load_all(kubectl("kustomize", ROOT / f"k8s/overlays/{overlay}"))]
+    found = next(item for item in objects if item["kind"] == "ConfigMap")
+    settings = load_settings("isc21", deployed=parse_deployed(found).settings)
+    assert settings != load_settings("isc21")
 
 
 def test_the_controllers_account_may_do_what_it_does_and_nothing_else(deployment: Deployment) -> None:

@@ -16,13 +16,20 @@ NAMES = ["a-0", "a-1", "b-0"]
 
 
 def pieces(
-    store: Store, tmp_path: Path, part: int = 0, parts: int = 1, attempt: int = 1, *, final: bool = False
+    store: Store,
+    tmp_path: Path,
+    part: int = 0,
+    parts: int = 1,
+    attempt: int = 1,
+    *,
+    final: bool = False,
+    run: str = "r",
 ) -> Pieces:
     spec = StageSpec(
-        program="extract", stage="s", key="k", run="r", attempt=attempt, store=store.uri, settings={}, inputs={},
+        program="extract", stage="s", key="k", run=run, attempt=attempt, store=store.uri, settings={}, inputs={},
         parameters={}, execution={},
     )  # fmt: skip
-    work = tmp_path / f"work-{attempt}-{part}"
+    work = tmp_path / f"work-{run}-{attempt}-{part}"
     return Pieces(Context(spec, store, work, part=part, parts=parts), NAMES, final=final)
 
 
@@ -84,3 +91,13 @@ def test_damage_after_verification_is_an_error_of_whoever_fetches(store: Store, 
     assert found is not None
     with pytest.raises(DataError, match="checkpoints/k/f/a-0: SHA-256 is"):
         second.fetch(found[0])
+
+
+def test_two_runs_that_share_a_key_do_not_starve_each_other(store: Store, tmp_path: Path) -> None:
+    runs = {run: [pieces(store, tmp_path, part, 2, run=run) for part in range(2)] for run in ("a", "b")}
+    make(runs["a"][0])
+    make(runs["b"][0])  # over a's markers
+    make(runs["b"][1])
+    make(runs["a"][1])
+    for parts in runs.values():
+        assert contents(parts[1], parts[1].all()) == [name * 3 for name in NAMES]

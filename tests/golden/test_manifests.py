@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isc_jobs.controller.jobs import check_job, controller_job
+from isc_jobs.controller.jobs import check_jobs, controller_job
 from isc_jobs.controller.manifests import attempt_objects, run_owner, same_specification
 from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import UsageError
@@ -58,7 +58,8 @@ def compare(case: str, objects: list[Object]) -> None:
 def test_jobs_beside_the_stages_are_those_of_the_file() -> None:
     cluster = prepared("isc21", "download", ["cluster.pull_secrets=[registry]"])[1].cluster
     compare(
-        "jobs", [controller_job("mine", "s3://runs/store", cluster), check_job("isc-check", "s3://runs/store", cluster)]
+        "jobs",
+        [controller_job("mine", "s3://runs/store", cluster), *check_jobs("isc-check", "s3://runs/store", cluster)],
     )
 
 

@@ -40,7 +40,7 @@ def test_a_cluster_that_has_all_is_told_so_and_keeps_nothing() -> None:
     api.status = {"phase": "Succeeded"}
     found = checked(api)
     assert [line for line in found if line[0] is False] == []
-    assert found[-1] == (True, "pod: all images are pulled; store s3://runs: conditional writes are kept")
+    assert found[-1] == (True, "pods: all images are pulled; store s3://runs: conditional writes are kept")
     assert "13 ConfigMaps, 9 Jobs, 4 PyTorchJobs" in found[2][1]
     assert not api.objects
 
@@ -53,7 +53,7 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
     missing = [sentence for found, sentence in checked(api) if found is False]
     assert len(missing) == 2
     assert "you may not create configmaps, get configmaps" in missing[0]
-    assert 'pod: cannot start: CreateContainerConfigError: secret "isc-jobs-s3" not found' in missing[1]
+    assert 'stage cannot start: CreateContainerConfigError: secret "isc-jobs-s3" not found' in missing[1]
     assert not api.objects
 
 
@@ -62,7 +62,8 @@ def test_a_store_that_a_pod_cannot_use_is_said_in_its_words() -> None:
     api.said = b"probe: store s3://runs overwrites in spite of if_none_match\n"
     ended = {"exitCode": 64, "reason": "Error", "message": ""}
     api.status = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": ended}}]}
-    assert checked(api)[-1] == (False, "pod: probe: store s3://runs overwrites in spite of if_none_match")
+    found, sentence = checked(api)[-1]
+    assert (found, sentence.partition("-stage: ")[2]) == (False, api.said.decode().strip())
 
 
 def test_a_cluster_without_the_operator_is_told_to_install_it() -> None:

@@ -1,5 +1,6 @@
 """The loop with a launcher that does as the test says: outages, signals, cancel, failures, resumed runs."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -12,8 +13,8 @@ from fake_launcher import FakeLauncher
 from isc_jobs.controller import run as loop
 from isc_jobs.controller.lease import LeaseLost
 from isc_jobs.controller.manifest import read_manifest
-from isc_jobs.controller.plan import Policy
-from isc_jobs.controller.request import Request, pipeline_of
+from isc_jobs.controller.plan import Attempt, Policy
+from isc_jobs.controller.request import Request, cancel_key, pipeline_of
 from isc_jobs.controller.run import Controller
 from isc_jobs.controller.status import request_cancel
 from isc_jobs.spec.errors import TemporaryError, UsageError
@@ -133,6 +134,69 @@ def test_cancel_ends_a_running_run_and_one_whose_controller_has_gone(store: Stor
     successor.controller.cancel()
     assert successor.state == "cancelled"
     assert all(attempt.exit_code == 143 for attempt in other.launcher.known.values())
+
+
+def test_a_signal_is_seen_though_a_library_catches_what_is_raised_in_it(store: Store) -> None:
+    scene = Scene(store)
+    original = scene.launcher.attempts
+
+    def attempts() -> tuple[Attempt, ...]:
+        try:  # as botocore does around its requests
+            if scene.launcher.known:
+                signal.raise_signal(signal.SIGTERM)
+        except Exception:  # noqa: BLE001
+            return original()
+        return original()
+
+    scene.launcher.attempts = attempts  # type: ignore[method-assign]
+    with contextlib.suppress(loop._Stopped):  # the fake raises once more while the run is left
+        assert scene.controller.run() == 143
+
+
+def test_a_wish_to_cancel_outlives_the_controller_that_should_have_read_it(store: Store) -> None:
+    first = Scene(store)
+    first.meanwhile(lambda: signal.raise_signal(signal.SIGTERM))
+    request_cancel(store, "mine")
+    second = Scene(store)
+    second.launcher = first.launcher
+    assert second.controller.run() == 130
+    assert second.state == "cancelled"
+    assert store.stat(cancel_key("mine")) is None
+
+
+def test_the_end_of_a_run_is_patient_too_and_can_be_made_up_for(store: Store, tmp_path: Path) -> None:
+    scene = Scene(store, patience_s=60)
+    closes: list[int] = []
+    close = scene.launcher.close
+
+    def away_at_first() -> None:
+        closes.append(1)
+        if len(closes) < 3:
+            raise TemporaryError("the cluster does not answer")
+        close()
+
+    scene.launcher.close = away_at_first  # type: ignore[method-assign]
+    assert scene.meanwhile(lambda: scene.commit(tmp_path / "out")) == 0
+    assert scene.launcher.closed
+    successor = Scene(store)
+    successor.controller.settle()
+    assert (successor.state, successor.launcher.closed) == ("succeeded", True)
+
+
+def test_a_failure_of_other_settings_is_not_this_runs(store: Store, tmp_path: Path) -> None:
+    scene = Scene(store)
+    old = find_stage(pipeline_of(request()), "download").spec("mine", 1, store.uri)
+    scene.launcher.start(old.model_copy(update={"key": "of other settings"}))
+    scene.launcher.end("download", 1, 65, "too many bad pictures")
+    scene.launcher.start(old.model_copy(update={"stage": "extract-gone", "key": "of a stage that is no more"}))
+    scene.launcher.end("extract-gone", 1, 65, "bad")
+
+    def commit() -> None:
+        while ("download", 2) not in scene.launcher.known:
+            time.sleep(0.01)
+        scene.commit(tmp_path / "out", number=2)
+
+    assert scene.meanwhile(commit) == 0
 
 
 def test_what_cannot_be_started_fails_the_run_with_its_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import pytest
 from fake_cluster import FakeApi
 
 from isc_jobs.controller.kubernetes.launcher import KubernetesLauncher
+from isc_jobs.controller.kubernetes.logs import controller_log, longer
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
+from isc_jobs.controller.manifests import attempt_objects
 from isc_jobs.spec.errors import TemporaryError, UsageError
 from isc_jobs.spec.pipeline import build_pipeline, find_stage
 from isc_jobs.spec.profile import load_settings
@@ -275,6 +277,49 @@ def test_a_queue_that_has_not_admitted_the_job_is_named(world: World) -> None:
     assert world.said == ["download  waits: suspended: a queue has not admitted it yet"]
 
 
+def test_a_lost_nodes_logs_are_not_waited_for_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = world.start()
+    world.api.objects["Pod", first]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    def no_kubelet(_: str, __: str | None = None) -> bytes:
+        raise TemporaryError("cluster: log: 502 Bad Gateway")
+
+    monkeypatch.setattr(world.api, "pod_log", no_kubelet)
+    with pytest.raises(TemporaryError):
+        world.code()
+    assert world.code(wait=SETTINGS.cluster.grace_seconds + 1) == 143
+    assert world.said[-1].startswith("download  log is left out, it cannot be read")
+    assert world.api.names("Pod") == set()
+
+
+def test_what_a_controller_that_lost_the_run_has_started_is_ended(world: World) -> None:
+    world.start()
+    stray = world.spec(attempt=2)
+    for item in attempt_objects(stray, SETTINGS.cluster):
+        world.api.create(item)
+    assert len(world.api.names("Pod")) == 4
+    world.now += 31
+    numbers = {a.number: a.exit_code for a in world.launcher.attempts()}
+    assert numbers == {1: None, 2: 143}
+    assert len(world.api.names("Pod")) == 2
+
+
+def test_a_paused_controller_creates_nothing_once_it_is_followed(world: World) -> None:
+    lease, world.lease._renewed = Lease(world.store, "mine"), 0.0
+    lease.acquire()  # the first one counts as gone: it is this very process
+    with pytest.raises(LeaseLost):
+        world.launcher.start(world.spec())
+    assert world.api.names("Job") == set()
+
+
+def test_a_controllers_log_is_of_all_its_pods_in_their_order(world: World) -> None:
+    for name, born in (("b", "2026-01-01T00:00:01Z"), ("a", "2026-01-01T00:00:02Z")):
+        metadata = {"name": name, "uid": name, "labels": {"isc-jobs.io/controller": "mine"}, "creationTimestamp": born}
+        world.api.objects["Pod", name] = {"kind": "Pod", "metadata": metadata, "status": {"phase": "Running"}}
+        world.api.logs[name] = name.encode()
+    assert controller_log(world.api, "mine") == b"ba"
+
+
 def test_progress_of_all_parts_is_a_sign_of_life(world: World) -> None:
     world.start()
     for part in (0, 1):
@@ -285,6 +330,10 @@ def test_progress_of_all_parts_is_a_sign_of_life(world: World) -> None:
     assert world.said == ["download  6/20  3.0/s  5 s left"]
     world.now = 99
     assert world.launcher.attempts()[0].sign_of_life == 50
+
+
+def test_of_two_reads_of_a_log_the_longer_is_kept() -> None:
+    assert longer({0: b"long", 1: b""}, {0: b"", 1: b"x", 2: b"y"}) == {0: b"long", 1: b"x", 2: b"y"}
 
 
 def test_closing_keeps_the_controllers_log_and_deletes_all(world: World) -> None:

@@ -77,6 +77,27 @@ def test_an_attempt_is_over_when_none_of_its_pods_lives() -> None:
     assert not is_over([pod(phase="Succeeded")], 2)
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["failed to sync secret cache: timed out waiting for the condition", "context deadline exceeded",
+     "Internal error: failed calling webhook x: connection refused", "the object has been modified"],
+)  # fmt: skip
+def test_trouble_that_passes_is_waited_for(message: str) -> None:
+    state = {"waiting": {"reason": "CreateContainerConfigError", "message": message}}
+    found = waiting([pod(phase="Pending", containerStatuses=[{"state": state}])], [])
+    refused = waiting([], [{"reason": "FailedCreate", "message": message}])
+    assert found is not None
+    assert refused is not None
+    assert (found.permanent, refused.permanent) == (False, False)
+
+
+def test_a_full_work_folder_names_the_setting_and_is_no_disruption() -> None:
+    full = pod(phase="Failed", reason="Evicted", message='Usage of EmptyDir volume "work" exceeds the limit "2Gi".')
+    found = outcome([full], 1)
+    assert found is not None
+    assert (found.exit_code, "raise cluster.stages.*.scratch" in found.reason) == (137, True)
+
+
 def test_the_schedulers_sentence_is_told() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     assert waiting([pod(phase="Pending", conditions=[condition])], []) == Waiting(

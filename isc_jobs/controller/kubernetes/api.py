@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import urllib3
-from kubernetes import client, config, dynamic
+from kubernetes import client, config, dynamic, watch
 
 from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import TemporaryError, UsageError
@@ -76,15 +76,16 @@ class Api:
     def pod_log(self, name: str, container: str | None = None) -> bytes | None:
         """All that a pod's (one) container has said, None if it has gone or has not begun."""
         extra: dict[str, Any] = {"container": container} if container else {}
-        try:
-            answer: Any = client.CoreV1Api(self._client.client).read_namespaced_pod_log(
-                name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT_S, **extra
-            )
-        except client.ApiException as error:
-            if error.status in {400, 404}:
-                return None
-            raise TemporaryError(f"cluster: log of {name}: {error.reason}") from error
-        return bytes(answer.data)
+        with _explained(f"log of {name}"):
+            try:
+                answer: Any = client.CoreV1Api(self._client.client).read_namespaced_pod_log(
+                    name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT_S, **extra
+                )
+                return bytes(answer.data)
+            except client.ApiException as error:
+                if error.status in {400, 404}:
+                    return None
+                raise
 
     def may(self, group: str, resource: str, verb: str) -> bool:
         """Whether the current user may do this in the namespace; ``pods/log`` names a subresource."""
@@ -100,8 +101,11 @@ class Api:
     def watch_pods(self, labels: str, seconds: int) -> Iterator[None]:
         """Yields whenever a pod changes, ends after ``seconds``."""
         with _explained("watching pods"):
-            pods = self._resource("v1", "Pod")
-            for _ in pods.watch(namespace=self.namespace, label_selector=labels, timeout=seconds):
+            stream: Any = watch.Watch  # untyped
+            for _ in stream().stream(
+                self._resource("v1", "Pod").get, namespace=self.namespace, label_selector=labels, serialize=False,
+                timeout_seconds=seconds, _request_timeout=seconds + _TIMEOUT_S,
+            ):  # fmt: skip
                 yield
 
     def _resource(self, version: str, kind: str) -> Any:
@@ -119,9 +123,11 @@ def _explained(what: str) -> Iterator[None]:
         status, message = int(error.status), _message(error)
         if status == 409 and "already exists" in message:
             raise AlreadyExists(f"cluster: {message}") from error
-        if status in {400, 401, 403, 404, 422}:
+        if status in {400, 403, 404, 422} and "exceeded quota" not in message:  # which others free
             raise UsageError(f"cluster refuses {what}: {message}") from error
         raise TemporaryError(f"cluster: {what}: {status} {message}") from error
+    except client.ApiException as error:
+        raise TemporaryError(f"cluster: {what}: {error.status} {error.reason}") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise TemporaryError(f"the cluster does not answer ({type(error).__name__}): try again") from error
 

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from isc_jobs.controller.jobs import check_job
+from isc_jobs.controller.jobs import check_jobs
 from isc_jobs.controller.kubernetes.api import Api
 from isc_jobs.controller.manifests import attempt_objects
 from isc_jobs.controller.pods import outcome, waiting
@@ -32,11 +32,11 @@ def check_cluster(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) ->
     checks: tuple[Callable[[], str], ...] = (
         lambda: _rights(api),
         lambda: _objects(api, pipeline, cluster, store),
-        lambda: _pod(api, cluster, store),
+        lambda: _pods(api, cluster, store),
     )
     for check in checks:
         if check is checks[-1]:
-            yield None, "pod: a node pulls the images, which takes minutes the first time"
+            yield None, "pods: nodes pull the images, which takes minutes the first time"
         try:
             yield True, check()
         except IscJobsError as error:
@@ -67,29 +67,33 @@ def _objects(api: Api, pipeline: Pipeline, cluster: Cluster, store: str) -> str:
     return "objects: " + ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) + " would be admitted"
 
 
-def _pod(api: Api, cluster: Cluster, store: str) -> str:
-    """A pod of all three images, which tries the store."""
-    name = f"isc-check-{uuid.uuid4().hex[:8]}"
-    made = api.create(check_job(name, store, cluster))
+def _pods(api: Api, cluster: Cluster, store: str) -> str:
+    """Pods of all three images, which try the store with the accounts of stages and of controllers."""
+    jobs = check_jobs(f"isc-check-{uuid.uuid4().hex[:8]}", store, cluster)
+    uids = {job["metadata"]["name"]: api.create(job)["metadata"]["uid"] for job in jobs}
     try:
-        return "pod: all images are pulled; " + _wait(api, name, made["metadata"]["uid"])
+        said = [_wait(api, name, uid) for name, uid in uids.items()]
+        return "pods: all images are pulled; " + said[-1]
     finally:
-        api.delete("batch/v1", "Job", name)
+        for name in uids:
+            api.delete("batch/v1", "Job", name)
 
 
 def _wait(api: Api, name: str, uid: str) -> str:
+    """The last words of a Job's pod; raises UsageError if it fails or cannot start."""
     deadline = time.monotonic() + _PULL_S
     while time.monotonic() < deadline:
         pods = api.list("v1", "Pod", labels=f"{LABEL}/run={name}")
         found = outcome(pods, 1)
         if found is not None:
-            said = api.pod_log(pods[0]["metadata"]["name"], container="data") or b""
+            first = pods[0]["spec"]["containers"][0]["name"]
+            said = api.pod_log(pods[0]["metadata"]["name"], container=first) or b""
             last = (said.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
             if found.exit_code:
-                raise UsageError(f"pod: {found.reason or last}")
+                raise UsageError(f"pods: {name}: {found.reason or last}")
             return last
         cause = waiting(pods, [] if pods else api.list("v1", "Event", fields=f"involvedObject.uid={uid}"))
         if cause is not None and cause.permanent:
-            raise UsageError(f"pod: cannot start: {cause.reason}")
+            raise UsageError(f"pods: {name} cannot start: {cause.reason}")
         time.sleep(1)
-    raise UsageError(f"pod: has not started within {_PULL_S} s: see kubectl describe")
+    raise UsageError(f"pods: {name} has not started within {_PULL_S} s: see kubectl describe")

@@ -7,7 +7,15 @@ from isc_jobs.controller.launchers import check_reachable
 from isc_jobs.controller.lease import FencedStore, Lease
 from isc_jobs.controller.manifest import Manifest, ManifestFile
 from isc_jobs.controller.podspec import Object
-from isc_jobs.controller.request import Given, Request, pipeline_of
+from isc_jobs.controller.request import (
+    Given,
+    Request,
+    cancel_key,
+    check_inputs,
+    committed_stages,
+    pipeline_of,
+    wanted_part,
+)
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
@@ -24,25 +32,31 @@ def start_controller(store: Store, request: Request, given: Given) -> str:
     api = Api(cluster.namespace)
     name = controller_name(request.run)
     job = controller_job(request.run, store.uri, cluster)
+    check_inputs(wanted_part(pipeline, request), committed_stages(store, pipeline))
+    found = api.get("batch/v1", "Job", name)
+    if found is not None and not _has_ended(found):
+        raise _living(request.run)
     lease = Lease(store, request.run)
     epoch = lease.acquire()
     try:
         fenced = FencedStore(store, lease)
+        fenced.delete(cancel_key(request.run))
         given.bring(fenced, request, pipeline)
         keys = {stage.name: stage.key for stage in pipeline}
         ManifestFile(fenced, Manifest(request=request, stages=keys, state="running", epoch=epoch))
         job["metadata"]["ownerReferences"] = [own(api, request.run, store.uri, cluster)]
-        found = api.get("batch/v1", "Job", name)
-        if found is not None and _has_ended(found):
+        if found is not None:
             api.delete("batch/v1", "Job", name)
         api.create(job)
     except AlreadyExists as error:
-        raise UsageError(
-            f"run {request.run} has a controller in the cluster: cancel it or choose another --run"
-        ) from error
+        raise _living(request.run) from error
     finally:
         lease.release()
     return f"{name} runs in {cluster.namespace}: isc-jobs status {request.run} --store {store.uri}"
+
+
+def _living(run: str) -> UsageError:
+    return UsageError(f"run {run} has a controller in the cluster: cancel it or choose another --run")
 
 
 def _has_ended(job: Object) -> bool:

@@ -4,12 +4,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from isc_jobs.controller.attempts import claim, controller_log_key, keep_logs, read_progress
+from isc_jobs.controller.attempts import claim, controller_log_key, keep_logs
 from isc_jobs.controller.kubernetes.api import AlreadyExists, Api
 from isc_jobs.controller.kubernetes.explain import explain
-from isc_jobs.controller.kubernetes.logs import pods_log
+from isc_jobs.controller.kubernetes.known import KnownAttempt
+from isc_jobs.controller.kubernetes.logs import controller_log, longer, pods_log
 from isc_jobs.controller.lease import FencedStore
 from isc_jobs.controller.manifests import (
     attempt_kind,
@@ -25,35 +25,15 @@ from isc_jobs.controller.manifests import (
 from isc_jobs.controller.plan import Attempt
 from isc_jobs.controller.pods import Outcome, is_over, is_running, outcome
 from isc_jobs.controller.podspec import LABEL, Object
-from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
+from isc_jobs.spec.errors import ExitCode, IscJobsError, TemporaryError, UsageError
 from isc_jobs.spec.settings import Cluster
-from isc_jobs.spec.stage import InputRef, StageSpec
-from isc_jobs.store.artifacts import read_commit
+from isc_jobs.spec.stage import StageSpec
 
 _LIST_S = 30.0  # a list at least this often, whatever the watch says
 _EXPLAIN_S = 10.0  # a pending attempt is looked at this often
 _REPEAT_S = 60.0  # and the same reason is said this often
-_FOLLOW_S = 5.0  # the progress of a running one
-_COMMIT_S = 0.5  # and its commit, when it may be about to come
-_SOON_S = 10.0
+_TIDY_S = 0.5  # between looks at pods that are about to end
 _WATCH_S = 240
-
-
-@dataclass
-class _Known:
-    spec: StageSpec
-    since: float
-    sign_of_life: float
-    looked: float = -math.inf
-    followed: float = -math.inf
-    progress: str = ""  # tag of what was read last
-    left_s: float = 0.0  # as the progress says; at first nobody knows
-    asked: float = -math.inf  # for the commit
-    said: tuple[str, float] = ("", 0.0)
-    seen: set[str] = field(default_factory=set)  # uids of pods
-    verdict: Outcome | None = None  # how it ends, while its pods are being ended
-    ended: Attempt | None = None
-    tidied: bool = False
 
 
 class KubernetesLauncher:
@@ -68,7 +48,7 @@ class KubernetesLauncher:
         self._clock, self._sleep = clock, sleep
         self._labels = run_labels(run)
         self._owner = own(api, run, store.uri, cluster)
-        self._known: dict[tuple[str, int], _Known] = {}
+        self._known: dict[tuple[str, int], KnownAttempt] = {}
         self._pods: list[Object] = []
         self._changed = threading.Event()
         self._changed.set()
@@ -82,6 +62,7 @@ class KubernetesLauncher:
         claim(self._store, spec)
         for item in attempt_objects(spec, self._cluster):
             owned = item | {"metadata": item["metadata"] | {"ownerReferences": [self._owner]}}
+            self._store.hold()
             try:
                 self._api.create(owned)
             except AlreadyExists:
@@ -97,6 +78,7 @@ class KubernetesLauncher:
             self._changed.clear()
             self._listed = -math.inf  # until the list has come
             self._list_pods()
+            self._end_strangers()
         return tuple(self._look(self._known[key]) for key in sorted(self._known, key=lambda key: key[1]))
 
     def tidy(self) -> None:
@@ -104,7 +86,7 @@ class KubernetesLauncher:
         for known in self._known.values():
             if known.ended is not None and not known.tidied and self._is_over(known):
                 self._store.hold()
-                keep_logs(self._store, known.spec, known.ended, self._logs(known.spec))
+                keep_logs(self._store, known.spec, known.ended, self._logs(known))
                 self._delete(known.spec)
                 self._forget(known)
 
@@ -134,19 +116,29 @@ class KubernetesLauncher:
             self._store.hold()
             self._list_pods()
             self.tidy()
-            self._sleep(_COMMIT_S)
-        controllers = self._api.list("v1", "Pod", labels=f"{LABEL}/controller={self._run}")
-        if controllers:
-            said = b"".join(pods_log(self._api, controllers).values())
+            self._sleep(_TIDY_S)
+        said = controller_log(self._api, self._run)
+        if said is not None:
             self._store.put(controller_log_key(self._run), said)
         self._api.delete("v1", "ConfigMap", run_name(self._run))
 
-    def _know(self, spec: StageSpec) -> _Known:
-        return self._known.setdefault((spec.stage, spec.attempt), _Known(spec, self._clock(), self._clock()))
+    def _know(self, spec: StageSpec) -> KnownAttempt:
+        return self._known.setdefault((spec.stage, spec.attempt), KnownAttempt(spec, self._clock(), self._clock()))
 
     def _list_pods(self) -> None:
         self._pods = self._api.list("v1", "Pod", labels=self._labels)
         self._listed = self._clock()
+
+    def _end_strangers(self) -> None:
+        """A controller that has lost the run may yet have started something, which this one does not know."""
+        labels = [pod["metadata"]["labels"] for pod in self._pods]
+        for stage, number in {
+            (of[f"{LABEL}/stage"], int(of[f"{LABEL}/attempt"])) for of in labels
+        } - self._known.keys():
+            found = self._api.get("v1", "ConfigMap", f"{run_name(self._run)}-{stage}-a{number}")
+            if found is not None:
+                self._know(StageSpec.model_validate_json(found["data"]["spec.json"]))
+                self.stop(stage, number, "it is of a controller that has lost the run")
 
     def _watch(self) -> None:
         """Wakes the loop; the list is the truth."""
@@ -158,12 +150,12 @@ class KubernetesLauncher:
                 time.sleep(5)
             self._changed.set()
 
-    def _look(self, known: _Known) -> Attempt:
+    def _look(self, known: KnownAttempt) -> Attempt:
         if known.ended is not None:
             return known.ended
         pods = self._pods_of(known.spec)
         found = known.verdict or outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
-        if found is None and self._is_committed(known):
+        if found is None and known.has_committed(self._store, self._clock()):
             return self._ended(known, Outcome(0, ""))  # its pods are about to end
         if found is None and not is_running(pods, self._expected(known.spec)):
             found = self._explain(known, pods)
@@ -173,7 +165,9 @@ class KubernetesLauncher:
             return self._ended(known, found)
         if found is not None:
             return self._end(known, found)
-        self._follow(known)
+        line = known.follow(self._store, self._clock())
+        if line is not None:
+            self._echo(line)
         return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=None,
                        sign_of_life=known.sign_of_life)  # fmt: skip
 
@@ -184,13 +178,13 @@ class KubernetesLauncher:
         wanted = {f"{LABEL}/stage": spec.stage, f"{LABEL}/attempt": str(spec.attempt)}
         return [pod for pod in self._pods if wanted.items() <= pod["metadata"]["labels"].items()]
 
-    def _is_over(self, known: _Known) -> bool:
+    def _is_over(self, known: KnownAttempt) -> bool:
         """Whether its pods have ended; those that do not in time are ended."""
         assert known.ended is not None
         late = self._clock() - known.ended.ended > self._cluster.grace_seconds
         return late or is_over(self._pods_of(known.spec), self._expected(known.spec))
 
-    def _vanished(self, known: _Known, pods: list[Object]) -> Outcome | None:
+    def _vanished(self, known: KnownAttempt, pods: list[Object]) -> Outcome | None:
         """A pod that was there and has gone is a disruption: the whole attempt is begun anew."""
         uids = {pod["metadata"]["uid"] for pod in pods}
         if known.seen - uids:
@@ -204,7 +198,7 @@ class KubernetesLauncher:
             return Outcome(int(ExitCode.TERMINATED), reason)
         return Outcome(int(ExitCode.USAGE), f"ConfigMap {run_name(self._run)} was deleted, which ends the run")
 
-    def _explain(self, known: _Known, pods: list[Object]) -> Outcome | None:
+    def _explain(self, known: KnownAttempt, pods: list[Object]) -> Outcome | None:
         """Say why nothing runs yet; permanent causes end the attempt, others after ``pending_seconds``."""
         now = known.sign_of_life = self._clock()  # what waits is not silent
         if now - known.looked < _EXPLAIN_S:
@@ -221,33 +215,13 @@ class KubernetesLauncher:
             return Outcome(int(ExitCode.USAGE), cause.reason)
         return None
 
-    def _is_committed(self, known: _Known) -> bool:
-        """Whether the attempt has committed its output, which is before its pods end; asked for when it may be near."""
-        now = self._clock()
-        if not known.seen or now - known.asked < (_COMMIT_S if known.left_s < _SOON_S else _FOLLOW_S):
-            return False
-        known.asked = now
-        commit = read_commit(self._store, InputRef(stage=known.spec.stage, key=known.spec.key))
-        return commit is not None and (commit.run, commit.attempt) == (known.spec.run, known.spec.attempt)
-
-    def _follow(self, known: _Known) -> None:
-        """Echo progress, which is the sign of life."""
-        if self._clock() - known.followed < _FOLLOW_S:
-            return
-        known.followed = self._clock()
-        state, tag = read_progress(self._store, known.spec.prefix)
-        if state is not None and tag != known.progress:
-            known.progress, known.sign_of_life, known.left_s = tag, self._clock(), state["eta_s"]
-            pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
-            self._echo(f"{known.spec.stage}  {state['step']}/{state['total']}{pace}")
-
-    def _end(self, known: _Known, found: Outcome) -> Attempt:
+    def _end(self, known: KnownAttempt, found: Outcome) -> Attempt:
         """End the attempt's pods, wait until they have gone, keep what they said until then.
 
         Its ConfigMap goes last, so that a controller that follows this one at any moment waits for the pods too.
         """
         known.verdict = found
-        logs = self._logs(known.spec)
+        logs = self._logs(known)
         keep_logs(self._store, known.spec, self._attempt(known, found), logs)
         self._delete(known.spec)
         deadline = self._clock() + self._cluster.grace_seconds + 30
@@ -255,27 +229,36 @@ class KubernetesLauncher:
             self._store.hold()
             self._sleep(1)
             self._list_pods()
-            logs |= self._logs(known.spec)
+            logs = longer(logs, self._logs(known))
         keep_logs(self._store, known.spec, self._attempt(known, found), logs)
         self._forget(known)
         return self._ended(known, found)
 
-    def _ended(self, known: _Known, found: Outcome) -> Attempt:
+    def _ended(self, known: KnownAttempt, found: Outcome) -> Attempt:
         known.ended = self._attempt(known, found)
         return known.ended
 
-    def _attempt(self, known: _Known, found: Outcome) -> Attempt:
+    def _attempt(self, known: KnownAttempt, found: Outcome) -> Attempt:
         return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key,
                        exit_code=found.exit_code, reason=found.reason, ended=self._clock())  # fmt: skip
 
-    def _logs(self, spec: StageSpec) -> dict[int, bytes]:
-        return pods_log(self._api, self._pods_of(spec), processes_per_pod(spec, self._cluster))
+    def _logs(self, known: KnownAttempt) -> dict[int, bytes]:
+        """What its pods have said; for a lost node, whose logs nobody can read, the end does not wait for ever."""
+        processes = processes_per_pod(known.spec, self._cluster)
+        try:
+            return pods_log(self._api, self._pods_of(known.spec), processes)
+        except TemporaryError as error:
+            known.mute = known.mute or self._clock()
+            if self._clock() - known.mute <= self._cluster.grace_seconds:
+                raise
+            self._echo(f"{known.spec.stage}  log is left out, it cannot be read: {error}")
+            return {}
 
     def _delete(self, spec: StageSpec) -> None:
         self._store.hold()
         self._api.delete(*attempt_kind(spec), attempt_name(spec))
 
-    def _forget(self, known: _Known) -> None:
+    def _forget(self, known: KnownAttempt) -> None:
         self._api.delete("v1", "ConfigMap", attempt_name(known.spec))
         known.tidied = True
 

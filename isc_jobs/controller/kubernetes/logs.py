@@ -18,10 +18,17 @@ def pods_log(api: Api, pods: Iterable[Object], processes: int = 1) -> dict[int, 
     return found
 
 
-def live_controller_log(api: Api, run: str) -> str | None:
-    """What the run's controller in the cluster has said so far."""
-    logs = pods_log(api, api.list("v1", "Pod", labels=f"{LABEL}/controller={run}"))
-    return b"".join(logs.values()).decode("utf-8", "replace") if logs else None
+def controller_log(api: Api, run: str) -> bytes | None:
+    """What the run's controllers in the cluster have said so far, one after another; None if there are none."""
+    pods = api.list("v1", "Pod", labels=f"{LABEL}/controller={run}")
+    pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+    logs = [api.pod_log(pod["metadata"]["name"]) or b"" for pod in pods]
+    return b"".join(logs) if pods else None
+
+
+def longer(some: dict[int, bytes], others: dict[int, bytes]) -> dict[int, bytes]:
+    """By process the longer log: a pod that is about to go may tell less than it did."""
+    return {place: max(some.get(place, b""), others.get(place, b""), key=len) for place in some.keys() | others.keys()}
 
 
 def live_log(api: Api, run: str, stage: str, number: int, settings: Settings) -> dict[int, str]:

@@ -1,0 +1,58 @@
+"""What a controller knows of an attempt in a cluster, and what the store tells of it while it runs."""
+
+import math
+from dataclasses import dataclass, field
+
+from isc_jobs.controller.attempts import read_progress
+from isc_jobs.controller.plan import Attempt
+from isc_jobs.controller.pods import Outcome
+from isc_jobs.spec.stage import InputRef, StageSpec
+from isc_jobs.store import Store
+from isc_jobs.store.artifacts import read_commit
+
+_FOLLOW_S = 5.0  # how often progress is read
+_COMMIT_S = 0.5  # and the commit, when it may be about to come
+_SOON_S = 10.0
+
+
+@dataclass
+class KnownAttempt:
+    """Times are seconds of the launcher's clock."""
+
+    spec: StageSpec
+    since: float
+    sign_of_life: float
+    looked: float = -math.inf  # for why it waits
+    said: tuple[str, float] = ("", 0.0)  # why it waits, and when
+    followed: float = -math.inf
+    progress: str = ""  # tag of what was read last
+    left_s: float = 0.0  # as the progress says; at first nobody knows
+    asked: float = -math.inf  # for the commit
+    seen: set[str] = field(default_factory=set)  # uids of pods
+    mute: float | None = None  # since when its logs cannot be read
+    verdict: Outcome | None = None  # how it ends, while its pods are being ended
+    ended: Attempt | None = None
+    tidied: bool = False
+
+    def has_committed(self, store: Store, now: float) -> bool:
+        """Whether the attempt has committed its output, which is before its pods end.
+
+        The store is asked often only when that may be near.
+        """
+        if not self.seen or now - self.asked < (_COMMIT_S if self.left_s < _SOON_S else _FOLLOW_S):
+            return False
+        self.asked = now
+        commit = read_commit(store, InputRef(stage=self.spec.stage, key=self.spec.key))
+        return commit is not None and (commit.run, commit.attempt) == (self.spec.run, self.spec.attempt)
+
+    def follow(self, store: Store, now: float) -> str | None:
+        """A line of progress if there is some, which is the sign of life."""
+        if now - self.followed < _FOLLOW_S:
+            return None
+        self.followed = now
+        state, tag = read_progress(store, self.spec.prefix)
+        if state is None or tag == self.progress:
+            return None
+        self.progress, self.sign_of_life, self.left_s = tag, now, state["eta_s"]
+        pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
+        return f"{self.spec.stage}  {state['step']}/{state['total']}{pace}"
