@@ -115,7 +115,8 @@ def main() -> int:
 
 def report(observer: Observer, commits: list[Commit]) -> None:
     """Seconds from each commit to the next stage's pod; requests a minute while long stages work."""
-    ended = sorted((datetime.fromisoformat(commit.created).timestamp(), commit.stage) for commit in commits)
+    made = [commit for commit in commits if commit.stage in observer.made]  # not finished before
+    ended = sorted((datetime.fromisoformat(commit.created).timestamp(), commit.stage) for commit in made)
     waits, asked, seconds = [], 0, 0.0
     for when, stage in ended:
         begun = observer.made[stage]

@@ -24,7 +24,7 @@ ON_A_CLUSTER = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(MISSING), reason=f"CLUSTER TESTS SKIPPED: {', '.join(MISSING)} not set"),
 ]
-TWO_PODS = ["compute.processes=2", "cluster.stages.train.pods=2"]
+TWO_PODS = ["compute.processes=2", "cluster.stages.train.pods=2", "cluster.stages.train.memory=3Gi"]
 TWO_PARTS = ["cluster.stages.download.pods=2", "cluster.stages.extract.pods=2"]
 
 

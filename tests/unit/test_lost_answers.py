@@ -52,6 +52,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     yield address
     server.shutdown()
+    server.server_close()
 
 
 def test_a_conditional_write_that_was_done_is_not_taken_for_another_writers(server: str) -> None:
