@@ -146,6 +146,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         [make, "deploy", "OVERLAY=dev", *addresses], cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    assert deployed.stdout.count("\nok ") == 4
+    assert deployed.stdout.count("\nok ") == 4, deployed.stdout
     yield found
     subprocess.run([make, "undeploy", "OVERLAY=dev"], cwd=ROOT, check=True)
