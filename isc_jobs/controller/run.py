@@ -59,7 +59,9 @@ class Controller:
         """Run; the exit code. On Ctrl-C or SIGTERM the run is left so that it can be resumed."""
         with self._held() as epoch:
             self._bring()
-            self._open(epoch)
+            committed = committed_stages(self._store, self._pipeline)
+            check_inputs(self._part, committed)
+            self._open(epoch, committed)
             before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 return self._run()
@@ -70,7 +72,7 @@ class Controller:
     def cancel(self) -> None:
         """End a run whose controller has gone."""
         with self._held() as epoch:
-            self._open(epoch)
+            self._open(epoch, committed_stages(self._store, self._pipeline))
             self._cancel()
 
     def settle(self) -> None:
@@ -90,14 +92,12 @@ class Controller:
 
     def _bring(self) -> None:
         """What a run that is begun by hand needs in the store; an old wish to cancel is not meant for it."""
-        check_inputs(self._part, committed_stages(self._store, self._pipeline))
         if self._given is not None:
             self._store.delete(cancel_key(self._request.run))
             self._given.bring(self._store, self._request, self._pipeline)
 
-    def _open(self, epoch: int) -> None:
+    def _open(self, epoch: int, committed: frozenset[str]) -> None:
         """Write the manifest, take over what an earlier controller left."""
-        committed = committed_stages(self._store, self._pipeline)
         self._used = _used_numbers(self._store, self._request.run)
         keys = {stage.name: stage.key for stage in self._pipeline}
         self._launcher = self._make_launcher(self._store)
