@@ -22,7 +22,15 @@ _PERMANENT_WORDS = (
     "must specify",
     "forbidden",
 )
-_PASSING_WORDS = ("exceeded quota", "failed calling webhook", "has been modified", "timed out", "timeout", "deadline")
+_PASSING_WORDS = (
+    "exceeded quota",
+    "status unknown for quota",
+    "failed calling webhook",
+    "has been modified",
+    "timed out",
+    "timeout",
+    "deadline",
+)
 _REFUSED = {"FailedCreate", "FailedCreatePod"}
 _UNSTARTED = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 

@@ -11,6 +11,7 @@ from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import TemporaryError, UsageError
 
 _TIMEOUT_S = 30
+_PASSING = ("exceeded quota", "status unknown for quota")  # others free it; a new one is counted in a moment
 _POD_GRACE: dict[str, Any] = {"propagationPolicy": "Background"}
 
 
@@ -123,7 +124,8 @@ def _explained(what: str) -> Iterator[None]:
         status, message = int(error.status), _message(error)
         if status == 409 and "already exists" in message:
             raise AlreadyExists(f"cluster: {message}") from error
-        if status in {400, 403, 404, 422} and "exceeded quota" not in message:  # which others free
+        passes = any(words in message for words in _PASSING)
+        if status in {400, 403, 404, 422} and not passes:
             raise UsageError(f"cluster refuses {what}: {message}") from error
         raise TemporaryError(f"cluster: {what}: {status} {message}") from error
     except client.ApiException as error:
