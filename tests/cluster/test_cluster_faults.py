@@ -14,7 +14,6 @@ from deployment import (
     NAMESPACE,
     ON_A_CLUSTER,
     Deployment,
-    deployment,
     digests,
     eventually,
     is_empty,
@@ -27,7 +26,6 @@ from deployment import (
 from isc_jobs.store import open_store
 
 pytestmark = ON_A_CLUSTER
-__all__ = ["deployment"]
 KILL_TRAINING = """
 import os, pathlib
 for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment import NAMESPACE, ON_A_CLUSTER, ROOT, Deployment, deployment, kubectl
+from deployment import NAMESPACE, ON_A_CLUSTER, ROOT, Deployment, kubectl
 
 from isc_jobs.controller.deployed import parse_deployed
 from isc_jobs.controller.kubernetes.check import RIGHTS
 from isc_jobs.spec.profile import load_settings
 
 pytestmark = ON_A_CLUSTER
-__all__ = ["deployment"]
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.yaml"))
 # Everybody may ask what he may do, and find out what the server has.
 ALWAYS = {

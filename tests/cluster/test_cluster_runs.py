@@ -9,7 +9,6 @@ from deployment import (
     ON_A_CLUSTER,
     TWO_PARTS,
     Deployment,
-    deployment,
     digests,
     eventually,
     is_empty,
@@ -18,7 +17,6 @@ from deployment import (
 )  # fmt: skip
 
 pytestmark = ON_A_CLUSTER
-__all__ = ["deployment"]
 
 
 def test_runs_from_here_and_detached_equal_the_local_one_to_the_bit(deployment: Deployment, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_an_attempt_is_over_when_none_of_its_pods_lives() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["failed to sync secret cache: timed out waiting for the condition", "forbidden: status unknown for quota: x", "context deadline exceeded",
+    ["failed to sync secret cache: timed out waiting for the condition",
+     "forbidden: status unknown for quota: x", "context deadline exceeded",
      "Internal error: failed calling webhook x: connection refused", "the object has been modified"],
 )  # fmt: skip
 def test_trouble_that_passes_is_waited_for(message: str) -> None:

@@ -1,0 +1,5 @@
+"""One deployment for all tests of the session."""
+
+from deployment import deployment
+
+__all__ = ["deployment"]
