@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 from commands import PHOTOS, isc_jobs
+from deployment import deployment
+
+__all__ = ["data", "deployment"]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,0 @@
-"""One deployment for all tests of the session."""
-
-from deployment import deployment
-
-__all__ = ["deployment"]
