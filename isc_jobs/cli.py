@@ -105,7 +105,9 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
     parser.add_argument(
-        "--launcher", choices=["local", "kubernetes"], help="default: local with --source, else kubernetes"
+        "--launcher",
+        choices=["local", "kubernetes"],
+        help="default: kubernetes without --source or with --detach, else local",
     )
     parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")

@@ -56,7 +56,8 @@ def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) ->
     from isc_jobs.store.listing import source_digest
     from isc_jobs.store.source import open_source
 
-    launcher = arguments.launcher or ("local" if arguments.source else "kubernetes")
+    detached = getattr(arguments, "detach", False)
+    launcher = arguments.launcher or ("local" if arguments.source and not detached else "kubernetes")
     settings = load_settings(arguments.profile, arguments.overrides)
     arguments.store = arguments.store or os.environ.get("ISC_JOBS_STORE")
     if launcher == "kubernetes":

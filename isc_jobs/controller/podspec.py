@@ -75,8 +75,10 @@ def _environment(image: str, cluster: Cluster) -> list[Object]:
     values = {"HOME": WORK, "ISC_JOBS_IMAGE": image, "PYTHONUNBUFFERED": "1"} | cluster.environment
     variables: list[Object] = [{"name": name, "value": value} for name, value in values.items()]
     if cluster.s3_secret is not None:
+        keys = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
         variables += [
-            {"name": name, "valueFrom": {"secretKeyRef": {"name": cluster.s3_secret, "key": name}}}
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        ]
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": cluster.s3_secret, "key": name}
+                                         | ({"optional": True} if optional else {})}}
+            for name, optional in keys.items()
+        ]  # fmt: skip
     return variables

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
@@ -28,6 +29,7 @@ from isc_jobs.store.artifacts import read_commit, verify_commit
 
 _TICK_S = 0.2
 _WATCH_S = 2.0  # how often cancel and lease are looked at
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TROUBLED_S = 5.0  # between tries while the store or the cluster is away
 
 
@@ -62,18 +64,16 @@ class Controller:
             committed = committed_stages(self._store, self._pipeline)
             check_inputs(self._part, committed)
             self._open(epoch, committed)
-            before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
+            with _signals_as_before():
+                _handle(_raise_stopped)
                 return self._run()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
 
     def cancel(self) -> None:
         """End a run whose controller has gone."""
         with self._held() as epoch:
             self._open(epoch, committed_stages(self._store, self._pipeline))
-            self._cancel()
+            with _signals_as_before():
+                self._cancel()
 
     def settle(self) -> None:
         """Remove what a run that has ended left, if its controller could not."""
@@ -149,8 +149,7 @@ class Controller:
 
     def _end(self, state: State, reason: str) -> None:
         """Write how the run ended and remove what is left of it; from here on it is not interrupted."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _handle(signal.SIG_IGN)
         self._file.end(state, reason)
         self._store.delete(cancel_key(self._request.run))
         self._patiently(self._launcher.close)
@@ -231,8 +230,7 @@ class Controller:
 
     def _interrupted(self, signum: int) -> int:
         """Ctrl-C ends the stages; SIGTERM, as when a node is drained, only those that cannot go on alone."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _handle(signal.SIG_IGN)
         if signum == signal.SIGINT:
             say("interrupted: ending the stages, which write their checkpoints")
             self._launcher.stop_all("the controller was interrupted")
@@ -273,6 +271,22 @@ def _prune(store: Store, stage: Stage) -> None:
     """Mid-stage checkpoints of a finished stage are of no more use."""
     for info in list(store.list(f"checkpoints/{stage.key}/")):
         store.delete(info.key)
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Whatever handles Ctrl-C and SIGTERM within, in the end it is what handled them before."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, handler)
 
 
 def _raise_stopped(signum: int, _: FrameType | None) -> None:

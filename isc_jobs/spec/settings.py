@@ -209,7 +209,9 @@ class Cluster(Frozen):
     images: Images
     pull_secrets: tuple[str, ...] = Field(strict=False)
     service_account: str  # of the stages' pods, which get no token of the API server
-    s3_secret: str | None  # holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null: the service account has access
+    s3_secret: (
+        str | None
+    )  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN; null: the service account has access
     environment: dict[str, str]  # as AWS_ENDPOINT_URL_S3; no secrets
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -238,4 +240,10 @@ class Settings(Frozen):
         processes, pods = self.compute.processes, self.cluster.stages.train.pods
         if processes % pods:
             raise ValueError(f"compute.processes {processes} is not divisible by cluster.stages.train.pods {pods}")
+        gpus = self.cluster.stages.train.gpus
+        if gpus and processes != gpus * pods:
+            raise ValueError(
+                f"{pods} pods of {gpus} GPUs make {gpus * pods} processes of a training, "
+                f"compute.processes is {processes}"
+            )
         return self

@@ -35,7 +35,7 @@ def s3_client(*, anonymous: bool = False) -> Any:
         retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60,
         signature_version=UNSIGNED if anonymous else "s3v4",
     )  # fmt: skip
-    return boto3.client("s3", config=config, region_name=os.environ.get("AWS_REGION", "us-east-1"))
+    return boto3.client("s3", config=config, region_name=os.environ.get("AWS_REGION"))
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ class FakeApi(Api):
         self.allowed = True
         self._uids = itertools.count(1)
         self._changed = threading.Condition()
+        self.closed = False  # ends all watches
 
     def create(self, item: Object, *, dry_run: bool = False) -> Object:
         key = (item["kind"], item["metadata"]["name"])
@@ -62,8 +63,12 @@ class FakeApi(Api):
 
     def watch_pods(self, labels: str, seconds: int) -> Iterator[None]:
         with self._changed:
-            while self._changed.wait(seconds):
+            while self._changed.wait(seconds) and not self.closed:
                 yield
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake()
 
     def set_pod(self, name: str, phase: str, **status: object) -> None:
         """What a kubelet would report."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +32,18 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FencedStore:
 
 
 @pytest.fixture(params=["local", "kubernetes", "fake"])
-def launcher(request: pytest.FixtureRequest, store: FencedStore) -> Launcher:
+def launcher(request: pytest.FixtureRequest, store: FencedStore) -> Iterator[Launcher]:
     if request.param == "local":
-        return LocalLauncher(store, "mine", print)
+        yield LocalLauncher(store, "mine", print)
+        return
     if request.param == "fake":
-        return FakeLauncher(store)
-    return KubernetesLauncher(store, "mine", SETTINGS.cluster, FakeApi(), print, sleep=lambda _: None)
+        yield FakeLauncher(store)
+        return
+    api = FakeApi()
+    launcher = KubernetesLauncher(store, "mine", SETTINGS.cluster, api, print, sleep=lambda _: None)
+    yield launcher
+    launcher.leave()
+    api.close()
 
 
 def spec(store: Store, attempt: int = 1, source: str = "/absent") -> StageSpec:

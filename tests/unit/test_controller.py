@@ -132,6 +132,7 @@ def test_cancel_ends_a_running_run_and_one_whose_controller_has_gone(store: Stor
     successor = Scene(store)
     successor.launcher = other.launcher
     successor.controller.cancel()
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN  # children would inherit it
     assert successor.state == "cancelled"
     assert all(attempt.exit_code == 143 for attempt in other.launcher.known.values())
 

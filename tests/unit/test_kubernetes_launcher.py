@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,16 +34,18 @@ class World:
         self.api = FakeApi()
         self.now = 0.0
         self.said: list[str] = []
+        self.launchers: list[KubernetesLauncher] = []
         self.lease = Lease(self.store, "mine")
         self.lease.acquire()
         self.launcher = self.another()
 
     def another(self) -> KubernetesLauncher:
         """As a controller that takes the run over has it."""
-        return KubernetesLauncher(
+        self.launchers.append(KubernetesLauncher(
             FencedStore(self.store, self.lease), "mine", SETTINGS.cluster, self.api, self.said.append,
             clock=lambda: self.now, sleep=self.wait,
-        )  # fmt: skip
+        ))  # fmt: skip
+        return self.launchers[-1]
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -70,8 +73,12 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    for launcher in world.launchers:
+        launcher.leave()
+    world.api.close()
 
 
 def test_an_attempt_is_objects_that_the_run_owns(world: World) -> None:

@@ -76,3 +76,14 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> No
 def test_an_unknown_profile_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="nothing"):
         load_settings(name)
+
+
+def test_gpus_of_all_pods_are_the_processes_of_a_training() -> None:
+    two_pods = ["cluster.stages.train.pods=2", "cluster.stages.train.gpus=4"]
+    assert load_settings("isc21", two_pods).cluster.stages.train.gpus == 4
+    with pytest.raises(UsageError, match=r"2 pods of 8 GPUs make 16 processes of a training, compute.processes is 8"):
+        load_settings("isc21", two_pods[:1])
+    with pytest.raises(UsageError, match=r"is not divisible by cluster.stages.train.pods 3"):
+        load_settings("isc21", ["cluster.stages.train.pods=3"])
+    with pytest.raises(UsageError, match=r"postprocess.pods is 2, but its work is not shared"):
+        load_settings("isc21", ["cluster.stages.postprocess.pods=2"])

@@ -53,6 +53,7 @@ class KubernetesLauncher:
         self._changed = threading.Event()
         self._changed.set()
         self._listed = -math.inf
+        self._gone = threading.Event()  # this controller
         for item in api.list("v1", "ConfigMap", labels=f"{self._labels},{LABEL}/attempt"):
             self._know(StageSpec.model_validate_json(item["data"]["spec.json"]))
         threading.Thread(target=self._watch, daemon=True).start()
@@ -105,6 +106,7 @@ class KubernetesLauncher:
 
     def leave(self) -> None:
         """Pods go on; the run's next controller takes them over."""
+        self._gone.set()
         running = [known.spec.stage for known in self._known.values() if known.ended is None]
         if running:
             self._echo(f"{', '.join(running)}  goes on in the cluster: resume takes it over, cancel ends it")
@@ -121,6 +123,7 @@ class KubernetesLauncher:
         if said is not None:
             self._store.put(controller_log_key(self._run), said)
         self._api.delete("v1", "ConfigMap", run_name(self._run))
+        self._gone.set()
 
     def _know(self, spec: StageSpec) -> KnownAttempt:
         return self._known.setdefault((spec.stage, spec.attempt), KnownAttempt(spec, self._clock(), self._clock()))
@@ -142,7 +145,7 @@ class KubernetesLauncher:
 
     def _watch(self) -> None:
         """Wakes the loop; the list is the truth."""
-        while True:
+        while not self._gone.is_set():
             try:
                 for _ in self._api.watch_pods(self._labels, _WATCH_S):
                     self._changed.set()
