@@ -1,5 +1,6 @@
 """The API server: objects as plain dictionaries, errors as ours."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,8 @@ class Api:
         """Connect; raises UsageError without a configuration, TemporaryError if the server does not answer."""
         self.namespace = namespace
         try:
-            load: Any = config.load_config  # untyped
+            in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+            load: Any = config.load_incluster_config if in_a_pod else config.load_config  # untyped
             load()
         except config.ConfigException as error:
             raise UsageError(
