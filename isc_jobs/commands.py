@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from isc_jobs.spec.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from isc_jobs.controller.deployed import Deployed
     from isc_jobs.controller.request import Given, Request
     from isc_jobs.controller.run import Controller
     from isc_jobs.spec.settings import Settings
@@ -76,14 +77,19 @@ def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) ->
 
 def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
     """The settings with those of the cluster between; fills in the store and source that were not given."""
-    from isc_jobs.controller.deployed import NAME, parse_deployed
-    from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.spec.profile import load_settings
 
-    deployed = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
+    deployed = _read_deployed(namespace)
     arguments.source = arguments.source or deployed.source
     arguments.store = arguments.store or deployed.store
     return load_settings(arguments.profile, arguments.overrides, deployed=deployed.settings)
+
+
+def _read_deployed(namespace: str) -> "Deployed":
+    from isc_jobs.controller.deployed import NAME, parse_deployed
+    from isc_jobs.controller.kubernetes.api import Api
+
+    return parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
 
 
 def _open_store(arguments: argparse.Namespace) -> "Store":
@@ -95,17 +101,14 @@ def _open_store(arguments: argparse.Namespace) -> "Store":
 
 
 def _cluster_store() -> str:
-    from isc_jobs.controller.deployed import NAME, parse_deployed
-    from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.spec.profile import load_settings
 
-    namespace = load_settings("isc21").cluster.namespace
     try:
-        store = parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME)).store
+        store = _read_deployed(load_settings("isc21").cluster.namespace).store
     except UsageError as error:
         raise UsageError(f"no store: here is no {_FOLDER}/, and {error}; give --store") from error
     if store is None:
-        raise UsageError(f"no store: here is no {_FOLDER}/ and the cluster's {NAME} names none; give --store")
+        raise UsageError(f"no store: here is no {_FOLDER}/ and make deploy has left none in the cluster; give --store")
     return store
 
 
@@ -230,24 +233,25 @@ def logs(arguments: argparse.Namespace) -> int:
     number = 0 if stage == "controller" else arguments.attempt or latest_attempt(store, run, stage)
     log = kept_log(store, run, stage, number, rank)
     if log is None and request.launcher == "kubernetes":
-        log = _live_log(request, stage, number, rank)
+        log = _live_log(store, request, stage, number, rank)
     if log is None:
         raise no_log(store, run, stage, number, rank)
     sys.stdout.write(log)
     return int(ExitCode.OK)
 
 
-def _live_log(request: "Request", stage: str, number: int, rank: int) -> str | None:
+def _live_log(store: "Store", request: "Request", stage: str, number: int, rank: int) -> str | None:
+    from isc_jobs.controller.attempts import read_spec
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.logs import controller_log, live_log
     from isc_jobs.spec.settings import Settings
 
-    settings = Settings.model_validate(request.settings)
-    api = Api(settings.cluster.namespace)
+    cluster = Settings.model_validate(request.settings).cluster
+    api = Api(cluster.namespace)
     if stage == "controller":
         said = controller_log(api, request.run)
         return None if said is None else said.decode("utf-8", "replace")
-    return live_log(api, request.run, stage, number, settings).get(rank)
+    return live_log(api, read_spec(store, request.run, stage, number), cluster).get(rank)
 
 
 def cancel(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 from isc_jobs.controller.lease import LeaseLost
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.spec.stage import StageSpec
+from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.stage import StageSpec, attempt_prefix
 from isc_jobs.store import Conflict, NotFound, Store
 
 
@@ -18,6 +19,14 @@ def claim(store: Store, spec: StageSpec) -> None:
     except Conflict as error:
         if store.get(f"{spec.prefix}/spec.json")[0] != content:
             raise LeaseLost(f"{spec.prefix} was begun by another controller: this one ends") from error
+
+
+def read_spec(store: Store, run: str, stage: str, number: int) -> StageSpec:
+    """The specification of an attempt, as it was claimed; raises UsageError if there is no such attempt."""
+    try:
+        return StageSpec.model_validate_json(store.get(f"{attempt_prefix(run, stage, number)}/spec.json")[0])
+    except NotFound as error:
+        raise UsageError(f"{stage} of run {run} has no attempt {number}") from error
 
 
 def controller_log_key(run: str) -> str:

@@ -16,9 +16,14 @@ def run_name(run: str) -> str:
     return f"isc-{run}"
 
 
-def attempt_name(spec: StageSpec) -> str:
+def object_name(run: str, stage: str, number: int) -> str:
     """Of all objects of an attempt."""
-    return f"isc-{spec.run}-{spec.stage}-a{spec.attempt}"
+    return f"{run_name(run)}-{stage}-a{number}"
+
+
+def attempt_name(spec: StageSpec) -> str:
+    """Of all objects of the attempt of this specification."""
+    return object_name(spec.run, spec.stage, spec.attempt)
 
 
 def attempt_kind(spec: StageSpec) -> tuple[str, str]:

@@ -13,8 +13,6 @@ from typing import Protocol
 
 from isc_jobs.spec.errors import DataError
 
-SETS = ("train", "reference", "query_phase1", "query_phase2")
-
 
 class Files(Protocol):
     """Where shards are read from: a stage's output."""

@@ -64,8 +64,9 @@ class World:
         return names
 
     def code(self, wait: float = 31.0) -> int | None:
-        """The attempt's exit code, after a list of pods at the latest."""
+        """The attempt's exit code, after a list of pods."""
         self.now += wait
+        self.launcher._changed.set()  # as the watch does, whose thread may not have been up to it yet
         return self.launcher.attempts()[-1].exit_code
 
     def kept(self, name: str, stage: str = "download") -> bytes:

@@ -15,13 +15,14 @@ from isc_jobs.controller.manifests import (
     attempt_kind,
     attempt_name,
     attempt_objects,
+    object_name,
     processes_per_pod,
     run_labels,
     run_name,
     run_owner,
     same_specification,
     stage_pods,
-)  # fmt: skip
+)
 from isc_jobs.controller.plan import Attempt
 from isc_jobs.controller.pods import Outcome, is_over, is_running, outcome
 from isc_jobs.controller.podspec import LABEL, Object
@@ -138,7 +139,7 @@ class KubernetesLauncher:
         for stage, number in {
             (of[f"{LABEL}/stage"], int(of[f"{LABEL}/attempt"])) for of in labels
         } - self._known.keys():
-            found = self._api.get("v1", "ConfigMap", f"{run_name(self._run)}-{stage}-a{number}")
+            found = self._api.get("v1", "ConfigMap", object_name(self._run, stage, number))
             if found is not None:
                 self._know(StageSpec.model_validate_json(found["data"]["spec.json"]))
                 self.stop(stage, number, "it is of a controller that has lost the run")

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 from isc_jobs.controller.kubernetes.api import Api
+from isc_jobs.controller.manifests import processes_per_pod
 from isc_jobs.controller.pods import logs_by_rank, rank
 from isc_jobs.controller.podspec import LABEL, Object
-from isc_jobs.spec.settings import Settings
+from isc_jobs.spec.settings import Cluster
+from isc_jobs.spec.stage import StageSpec
 
 
 def pods_log(api: Api, pods: Iterable[Object], processes: int = 1) -> dict[int, bytes]:
@@ -31,10 +33,9 @@ def longer(some: dict[int, bytes], others: dict[int, bytes]) -> dict[int, bytes]
     return {place: max(some.get(place, b""), others.get(place, b""), key=len) for place in some.keys() | others.keys()}
 
 
-def live_log(api: Api, run: str, stage: str, number: int, settings: Settings) -> dict[int, str]:
+def live_log(api: Api, spec: StageSpec, cluster: Cluster) -> dict[int, str]:
     """What the pods of an attempt have said so far, by rank."""
-    labels = {"run": run, "stage": stage, "attempt": str(number)}
+    labels = {"run": spec.run, "stage": spec.stage, "attempt": str(spec.attempt)}
     pods = api.list("v1", "Pod", labels=",".join(f"{LABEL}/{key}={value}" for key, value in labels.items()))
-    trains = stage.startswith("train-")
-    processes = settings.compute.processes // settings.cluster.stages.train.pods if trains else 1
-    return {place: log.decode("utf-8", "replace") for place, log in pods_log(api, pods, processes).items()}
+    logs = pods_log(api, pods, processes_per_pod(spec, cluster))
+    return {place: log.decode("utf-8", "replace") for place, log in logs.items()}
