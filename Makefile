@@ -51,7 +51,7 @@ lint: $(DEV) ## style, types, import rules
 
 lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-	  --extra cpu --extra gpu --extra search --extra cluster --extra weights --extra demo --extra dev --output-file constraints.txt
+	  --extra cpu --extra gpu --extra search --extra cluster --extra weights --extra demo --extra onnx --extra dev --output-file constraints.txt
 
 bench: $(DEV) ## the README's figures (a quarter of an hour)
 	$(BIN)/python benchmarks/loss.py
