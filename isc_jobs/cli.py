@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of pictures, with all folders below it")
     make.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the data set")
     make.add_argument("--seed", type=int, default=0, help="of the split and the edits; default 0")
+    make.add_argument("--edits", choices=["standard", "hard"], default="standard", help="of the queries")
     make.set_defaults(command=commands.dataset_make)
     evaluate = subparsers.add_parser("evaluate", help="uAP and recall at precision 90 of a submission")
     evaluate.add_argument("submission", type=Path, help="descriptors .h5 or matches .csv")

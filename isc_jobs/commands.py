@@ -278,7 +278,7 @@ def dataset_make(arguments: argparse.Namespace) -> int:
     """Make a data set out of a folder of pictures."""
     from isc_jobs.datasets.make import make_dataset
 
-    counts = make_dataset(arguments.photos, arguments.out, arguments.seed)
+    counts = make_dataset(arguments.photos, arguments.out, arguments.seed, arguments.edits)
     print(f"{arguments.out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return int(ExitCode.OK)
 

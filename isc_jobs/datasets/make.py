@@ -23,6 +23,8 @@ _LEAST = 20
 _MARKER = "dataset.json"
 _PHASES = (("query_images", 0, 2), ("query_images_phase2", 50_000, 3))  # folder, first id, queries an original
 
+_Job = tuple[Path, Path, Path, int, str]  # original, another photo, the query's file, seed, strength
+
 
 @dataclass
 class _Split:
@@ -35,14 +37,14 @@ class _Split:
     bad: list[str] = field(default_factory=list)
 
 
-def make_dataset(photos: Path, out: Path, seed: int) -> dict[str, int]:
+def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard") -> dict[str, int]:
     """Write training images, references, edited queries of two phases and their ground truth; counts of each.
 
     40% train, 50% are references (nine in ten of them originals of one phase's queries), 10% are originals of
-    queries without a match. Raises UsageError for too few pictures or an ``out`` that holds something else.
+    queries without a match. ``strength`` is that of the queries' edits: standard or hard. Raises UsageError for too few pictures or an ``out`` that holds something else.
     """
     files = _listed(photos)
-    digest = _digest(photos, files, seed)
+    digest = _digest(photos, files, seed, strength)
     finished = _finished(out, digest)
     if finished is not None:
         print(f"{out}: made before from the same pictures, kept", flush=True)
@@ -52,7 +54,7 @@ def make_dataset(photos: Path, out: Path, seed: int) -> dict[str, int]:
         raise UsageError(f"{photos} holds {len(good)} usable pictures ({len(bad)} bad): at least {_LEAST} are needed")
     out.mkdir(parents=True, exist_ok=True)
     split = _split(len(good), seed)
-    counts = _write_plain(out, photos, good, split) | _write_queries(out, good, split, seed)
+    counts = _write_plain(out, photos, good, split) | _write_queries(out, good, split, seed, strength)
     counts["bad"] = len(bad)
     (out / _MARKER).write_text(json.dumps({"digest": digest, "counts": counts}, indent=1), "utf-8")
     return counts
@@ -64,8 +66,9 @@ def _listed(photos: Path) -> list[Path]:
     return sorted(path for path in photos.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 
-def _digest(photos: Path, files: list[Path], seed: int) -> str:
-    digest = hashlib.sha256(f"{VERSION} {seed}".encode())
+def _digest(photos: Path, files: list[Path], seed: int, strength: str) -> str:
+    named = "" if strength == "standard" else f" {strength}"
+    digest = hashlib.sha256(f"{VERSION} {seed}{named}".encode())
     for path in files:
         digest.update(f"{path.relative_to(photos)}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()
@@ -125,9 +128,9 @@ def _write_plain(out: Path, photos: Path, good: list[Path], split: _Split) -> di
     return {"training_images": len(split.train), "references": len(split.references)}
 
 
-def _write_queries(out: Path, good: list[Path], split: _Split, seed: int) -> dict[str, int]:
+def _write_queries(out: Path, good: list[Path], split: _Split, seed: int, strength: str) -> dict[str, int]:
     reference_of = {index: f"R{number:06d}" for number, index in enumerate(split.references)}
-    jobs: list[tuple[Path, Path, Path, int]] = []
+    jobs: list[_Job] = []
     counts = {}
     for phase, (folder, first, each) in enumerate(_PHASES):
         (out / folder).mkdir()
@@ -137,7 +140,7 @@ def _write_queries(out: Path, good: list[Path], split: _Split, seed: int) -> dic
             rows.append((id_, reference_of.get(index, "")))
             draw = random.Random(f"{seed} {id_}")
             other = good[draw.choice(split.train)]
-            jobs.append((good[index], other, out / folder / f"{id_}.jpg", draw.randrange(1 << 31)))
+            jobs.append((good[index], other, out / folder / f"{id_}.jpg", draw.randrange(1 << 31), strength))
         with (out / f"ground_truth_phase{phase + 1}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("query_id", "reference_id"), *rows])
         counts[f"queries_phase{phase + 1}"] = len(rows)
@@ -147,15 +150,15 @@ def _write_queries(out: Path, good: list[Path], split: _Split, seed: int) -> dic
     return counts
 
 
-def _write_query(job: tuple[Path, Path, Path, int]) -> None:
-    from isc_jobs.datasets.edits import edit
+def _write_query(job: _Job) -> None:
+    from isc_jobs.datasets.edits import STRENGTHS, edit
 
-    original, other, path, seed = job
+    original, other, path, seed, strength = job
     image, background = (decode_rgb(file.read_bytes(), reduce_to=512) for file in (original, other))
     image.thumbnail((512, 512), Image.Resampling.BILINEAR)
     background.thumbnail((512, 512), Image.Resampling.BILINEAR)
     buffer = BytesIO()
-    edit(image, background, seed).save(buffer, "JPEG", quality=85)
+    edit(image, background, seed, STRENGTHS[strength]).save(buffer, "JPEG", quality=85)
     path.write_bytes(buffer.getvalue())
 
 
