@@ -90,8 +90,7 @@ def overlay_emoji(image: Pixels, sprite: NDArray[np.uint8], size: float, x: floa
     AugLy's sprites are palette files, which Pillow resizes by nearest pixels.
     """
     side = max(1, int(image.shape[0] * size))
-    index = ((np.arange(side) + 0.5) * len(sprite) / side).astype(np.intp)
-    resized = sprite[index[:, None], index]
+    resized = np.asarray(Image.fromarray(sprite).resize((side, side), Image.Resampling.NEAREST))
     return _paste(image, resized[..., :3], resized[..., 3:].astype(np.uint16), *_corner(image, x, y))
 
 
@@ -194,14 +193,14 @@ def edge_enhance(image: Pixels, *, more: bool) -> Pixels:
     return result
 
 
-def erase(image: Pixels, top: int, left: int, noise: NDArray[np.float64]) -> Pixels:
+def erase(image: Pixels, top: int, left: int, noise: NDArray[np.float32]) -> Pixels:
     """torchvision's: ``noise`` (height, width, 3) instead of the pixels, in units of 255 levels, before normalising.
 
     Views are bytes, so what leaves 0-1 is cut off; the original keeps it.
     """
     height, width = noise.shape[:2]
     result = image.copy()
-    result[top : top + height, left : left + width] = (noise * 255).clip(0, 255)
+    result[top : top + height, left : left + width] = np.rint(noise * 255).clip(0, 255)
     return result
 
 

@@ -124,7 +124,7 @@ def _erase(image: Pixels, rng: Generator) -> Pixels:
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < h < height and 0 < w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            return operations.erase(image, top, left, rng.standard_normal((h, w, 3)))
+            return operations.erase(image, top, left, rng.standard_normal((h, w, 3), np.float32))
     return image
 
 
