@@ -48,6 +48,14 @@ def test_an_overlay_that_would_be_huge_is_computed_where_it_is_seen() -> None:
     assert not result[:, :200].any()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3)])
+def test_perspective_leaves_a_line_of_pixels_alone(shape: tuple[int, int, int]) -> None:
+    image = np.full(shape, 77, np.uint8)
+    right, low = shape[1] - 1, shape[0] - 1
+    corners = np.array([[0, 0], [right - right // 4, 0], [right, low], [right // 4, low]])
+    np.testing.assert_array_equal(operations.perspective(image, corners), image)
+
+
 def test_no_pixel_is_made_or_lost_by_shuffling_and_only_those_named_move() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     sources = np.random.default_rng(1).choice(1200, 120, replace=False)
