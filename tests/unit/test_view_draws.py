@@ -3,10 +3,9 @@
 The operations are recorded and run. All seeds are fixed; a test refuses what has a chance below one in a thousand.
 """
 
-import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import stats
 from torchvision import transforms
+from view_record import Record
 
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Views
-from isc_jobs.vision import assets, operations, views
+from isc_jobs.vision import assets, views
 
 CHANCE = 1e-3
 TRAININGS = {name: getattr(load_settings("isc21").trainings, name).views for name in ("v83", "v86", "v98")}
@@ -32,35 +32,6 @@ ALWAYS = V98.model_copy(
 NOTHING = V98.model_copy(update=dict.fromkeys(type(V98).model_fields, 0.0) | {"overlay_size": V98.overlay_size})
 HEIGHT, WIDTH, SIZE = 150, 200, 48
 IMAGE, OTHER = (np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for seed in (0, 1))
-Calls = list[tuple[str, dict[str, Any]]]  # operations in their order, with arguments by name
-
-
-class Record:
-    """The calls of each view, through the operations' own names."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.views: list[Calls] = []
-        self._depth = 0
-        for name, operation in inspect.getmembers(operations, inspect.isfunction):
-            if not name.startswith("_") and operation.__module__ == operations.__name__:
-                patch.setattr(operations, name, self._recorded(name, operation))
-
-    def _recorded(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(operation)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not self._depth:  # what an operation itself calls is its own business
-                self.views[-1].append((name, signature.bind(*args, **kwargs).arguments))
-            self._depth += 1
-            try:
-                return operation(*args, **kwargs)
-            finally:
-                self._depth -= 1
-
-        return call
-
-    def of(self, operation: str, argument: str) -> list[Any]:
-        return [arguments[argument] for calls in self.views for name, arguments in calls if name == operation]
 
 
 def recorded(settings: Views, count: int, seed: int, size: int = SIZE) -> Record:
