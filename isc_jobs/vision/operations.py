@@ -1,0 +1,243 @@
+"""What the views do to a picture: each operation is a function of the picture and explicit parameters.
+
+The pictures are those of the libraries that the recipe's author used: AugLy 1.0.0, torchvision and Pillow. Where
+Pillow is fast enough it is called, so nothing differs; elsewhere OpenCV or torch does the same, and rounds
+differently. Pictures are (height, width, 3) uint8 arrays of any size from 1 pixel on, and are never changed in place.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from torch.nn import functional
+
+from isc_jobs.vision.decode import Pixels
+
+_EDGE_ENHANCE = np.array([[-1, -1, -1], [-1, 10, -1], [-1, -1, -1]], np.float32) / 2
+_EDGE_ENHANCE_MORE = np.array([[-1, -1, -1], [-1, 9, -1], [-1, -1, -1]], np.float32)
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+def crop_resize(image: Pixels, window: tuple[int, int, int, int], size: int) -> Pixels:
+    """(size, size, 3): the window (top, left, height, width), resized as torchvision's RandomResizedCrop does."""
+    top, left, height, width = window
+    return _resize(image[top : top + height, left : left + width], size, size, "bilinear")
+
+
+def flip(image: Pixels, axis: int) -> Pixels:
+    """Mirrored: axis 1 left to right, axis 0 upside down."""
+    return _pixels(cv2.flip(image, axis))
+
+
+def rotate(image: Pixels, degrees: float) -> Pixels:
+    """AugLy's rotate: counter-clockwise, nearest pixels, cut to the largest upright rectangle without empty corners.
+
+    Only that rectangle is computed: a long and thin picture would need a square of its length.
+    """
+    height, width = image.shape[:2]
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    # The canvas that holds the whole rotated picture; Pillow rounds its edges outwards.
+    xs = [x * cosine + y * sine for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+    ys = [y * cosine - x * sine for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+    middle_x, middle_y = (
+        (math.ceil(round(max(at) + half, 9)) - math.floor(round(min(at) + half, 9))) / 2
+        for at, half in ((xs, width / 2), (ys, height / 2))
+    )
+    w, h = _inscribed(width, height, abs(sine), abs(cosine))
+    left, top = int(middle_x - w / 2), int(middle_y - h / 2)
+    size = max(1, int(middle_x + w / 2) - left), max(1, int(middle_y + h / 2) - top)
+    x, y = left - middle_x, top - middle_y
+    matrix = (
+        cosine, -sine, x * cosine - y * sine + width / 2,
+        sine, cosine, x * sine + y * cosine + height / 2,
+    )  # fmt: skip
+    return np.asarray(Image.fromarray(image).transform(size, Image.Transform.AFFINE, matrix))
+
+
+def _inscribed(width: int, height: int, sine: float, cosine: float) -> tuple[float, float]:
+    """Width and height of the largest upright rectangle within a rotated one."""
+    long, short = max(width, height), min(width, height)
+    if short <= 2 * sine * cosine * long or abs(sine - cosine) < 1e-10:
+        half = short / 2
+        return (half / sine, half / cosine) if width >= height else (half / cosine, half / sine)
+    double = cosine * cosine - sine * sine
+    return (width * cosine - height * sine) / double, (height * cosine - width * sine) / double
+
+
+def overlay(ground: Pixels, top: Pixels, size: float, opacity: float, x: float, y: float) -> Pixels:
+    """AugLy's overlay_image: ``top`` over ``ground``, cut at its right and bottom edge.
+
+    ``size`` is the top's height as a share of the ground's, ``x`` and ``y`` its corner as shares of width and height.
+    """
+    height = max(1, int(ground.shape[0] * size))
+    width = max(1, int(top.shape[1] * height / top.shape[0]))
+    left, row = _corner(ground, x, y)
+    w, h = min(width, ground.shape[1] - left), min(height, ground.shape[0] - row)
+    seen = 0, 0, top.shape[1] * w / width, top.shape[0] * h / height  # all that is resized: the rest may be huge
+    resized = Image.fromarray(top).resize((w, h), Image.Resampling.BICUBIC, seen)
+    return _paste(ground, np.asarray(resized), np.full((h, w, 1), int(255 * opacity), np.uint16), left, row)
+
+
+def overlay_emoji(image: Pixels, sprite: NDArray[np.uint8], size: float, x: float, y: float) -> Pixels:
+    """AugLy's overlay_emoji: a square (n, n, 4) RGBA sprite, placed as overlay() does, opaque.
+
+    AugLy's sprites are palette files, which Pillow resizes by nearest pixels.
+    """
+    side = max(1, int(image.shape[0] * size))
+    resized = np.asarray(Image.fromarray(sprite).resize((side, side), Image.Resampling.NEAREST))
+    return _paste(image, resized[..., :3], resized[..., 3:].astype(np.uint16), *_corner(image, x, y))
+
+
+def overlay_text(
+    image: Pixels, lines: Sequence[str], font: Path, size: float, colour: tuple[int, int, int], x: float, y: float
+) -> Pixels:
+    """AugLy's overlay_text, once a line: ``size`` is a share of the smaller side, ``x`` and ``y`` of width and height.
+
+    Each line is one size below the one before. Glyphs stand side by side (Pillow's basic layout), whether or not the
+    machine has libfribidi, with which Pillow would shape them.
+    """
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    points = max(1, int(min(width, height) * size))
+    face = ImageFont.truetype(font, points, layout_engine=ImageFont.Layout.BASIC)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((x * width, (y + number * size) * height), line, fill=colour, font=face)
+    return np.asarray(canvas)
+
+
+def adjust_brightness(image: Pixels, factor: float) -> Pixels:
+    """Pillow's: every level times ``factor``."""
+    return _towards(image, 0, factor)
+
+
+def adjust_contrast(image: Pixels, factor: float) -> Pixels:
+    """Pillow's: away from the mean luma by ``factor``."""
+    return _towards(image, int(float(_luma(image).mean()) + 0.5), factor)
+
+
+def adjust_saturation(image: Pixels, factor: float) -> Pixels:
+    """Pillow's: away from the luma of each pixel by ``factor``."""
+    # Pillow cuts where OpenCV rounds: hence nearly half a level less.
+    return _pixels(cv2.addWeighted(image, factor, grayscale(image), 1 - factor, -0.499))
+
+
+def adjust_hue(image: Pixels, turns: float) -> Pixels:
+    """torchvision's: the hue moved by a share of the colour circle."""
+    hsv = _pixels(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL))
+    hsv[..., 0] += np.uint8(int(turns * 255) % 256)
+    return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+def pixelize(image: Pixels, ratio: float) -> Pixels:
+    """AugLy's pixelization: resized to ``ratio`` of both sides and back; bicubic, so blurred more than in blocks."""
+    height, width = image.shape[:2]
+    small = _resize(image, max(1, int(height * ratio)), max(1, int(width * ratio)), "bicubic")
+    return _resize(small, height, width, "bicubic")
+
+
+def shuffle_pixels(image: Pixels, targets: NDArray[np.int64], sources: NDArray[np.int64]) -> Pixels:
+    """AugLy's: the pixels at ``targets`` (by row-major index) come from ``sources``, the same indices reordered."""
+    flat = image.reshape(-1, 3).copy()
+    flat[targets] = flat[sources]
+    return flat.reshape(image.shape)
+
+
+def encode(image: Pixels, quality: int) -> Pixels:
+    """As a JPEG of this quality shows it."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "JPEG", quality=quality)
+    return np.asarray(Image.open(data))
+
+
+def grayscale(image: Pixels) -> Pixels:
+    """Luma in all three channels."""
+    return _pixels(cv2.cvtColor(_luma(image), cv2.COLOR_GRAY2RGB))
+
+
+def blur(image: Pixels, radius: float) -> Pixels:
+    """Pillow's Gaussian blur; the radius is the standard deviation in pixels."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def perspective(image: Pixels, corners: NDArray[np.int64]) -> Pixels:
+    """torchvision's: the corner pixels move to ``corners`` (x, y), clockwise from the top left; black outside."""
+    height, width = image.shape[:2]
+    if min(height, width) == 1:  # its corners coincide
+        return image
+    start = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
+    # Pillow takes the coordinates for those of pixels' edges, OpenCV for those of their centres.
+    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    matrix = np.linalg.inv(centre) @ cv2.getPerspectiveTransform(corners.astype(np.float32), start) @ centre
+    moved = cv2.warpPerspective(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    inside = cv2.warpPerspective(
+        np.ones((height, width), np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    )
+    return _pixels(cv2.bitwise_and(moved, moved, mask=inside))
+
+
+def edge_enhance(image: Pixels, *, more: bool) -> Pixels:
+    """Pillow's EDGE_ENHANCE or EDGE_ENHANCE_MORE: a 3x3 kernel; the outermost pixels stay."""
+    result = image.copy()
+    if min(image.shape[:2]) > 2:
+        # Pillow rounds a half up, OpenCV to even: hence the delta.
+        kernel = _EDGE_ENHANCE_MORE if more else _EDGE_ENHANCE
+        result[1:-1, 1:-1] = cv2.filter2D(image, -1, kernel, delta=1e-3)[1:-1, 1:-1]
+    return result
+
+
+def erase(image: Pixels, top: int, left: int, noise: NDArray[np.float32]) -> Pixels:
+    """torchvision's: ``noise`` (height, width, 3) instead of the pixels, in units of 255 levels, before normalising.
+
+    Views are bytes, so what leaves 0-1 is cut off; the original keeps it.
+    """
+    height, width = noise.shape[:2]
+    result = image.copy()
+    result[top : top + height, left : left + width] = np.rint(noise * 255).clip(0, 255)
+    return result
+
+
+def _resize(image: Pixels, height: int, width: int, mode: str) -> Pixels:
+    """As Pillow resizes: torch's antialiased kernels are the same, in integers, and four times as fast."""
+    nchw = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    resized = functional.interpolate(nchw, size=(height, width), mode=mode, antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def _towards(image: Pixels, level: int, factor: float) -> Pixels:
+    """Pillow's blend of one grey level and the picture: cut to whole levels, not rounded."""
+    table = (level + np.float32(factor) * (_LEVELS - level)).clip(0, 255).astype(np.uint8)
+    return _pixels(cv2.LUT(image, table))
+
+
+def _corner(image: Pixels, x: float, y: float) -> tuple[int, int]:
+    """Column and row at these shares of the width and height."""
+    height, width = image.shape[:2]
+    return min(width - 1, int(width * x)), min(height - 1, int(height * y))
+
+
+def _paste(ground: Pixels, top: Pixels, mask: NDArray[np.uint16], left: int, row: int) -> Pixels:
+    """Pillow's paste: ``mask`` (height, width, 1) is the top's weight of 255; cut at the right and bottom edge."""
+    result = ground.copy()
+    window = result[row : row + top.shape[0], left : left + top.shape[1]]
+    height, width = window.shape[:2]
+    mask = mask[:height, :width]
+    mixed = top[:height, :width] * mask + window * (255 - mask) + np.uint16(128)
+    window[:] = (mixed + (mixed >> 8)) >> 8
+    return result
+
+
+def _luma(image: Pixels) -> Pixels:
+    return _pixels(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+def _pixels(array: object) -> Pixels:
+    """What OpenCV returns, by its type."""
+    return np.asarray(array, dtype=np.uint8)
