@@ -30,7 +30,7 @@ class Chunks:
                 path.unlink()
 
     def _index(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             keys, rows, bad, reasons = (file[name] for name in ("keys", "rows", "bad", "reasons"))
         if len(keys) != len(rows) or len(bad) != len(reasons):
             raise ValueError(f"{len(keys)} keys, {len(rows)} rows")

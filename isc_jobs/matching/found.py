@@ -142,9 +142,11 @@ def _galleries(found: Found, most: int) -> list[Section]:
     """The surest pairs, and those about the threshold, which tell whether it is right here."""
     order = _each_once(found, np.argsort(-found.matches.scores, kind="stable").tolist())
     count = sum(found.is_copy(found.matches.scores[place]) for place in order)
-    surest, above, below = order[:most], order[max(most, count - most) : count], order[count : count + most]
     if found.threshold.score is None:
         surest, above, below = order[:most], [], []
+    else:
+        surest = order[: min(most, count)]
+        above, below = order[max(most, count - most) : count], order[count : count + most]
     parts = (
         ("Surest matches", _UNIT, surest), ("Just above the threshold", "Copies, the least sure last.", above),
         ("Just below the threshold", "Not called copies, the surest first.", below),
