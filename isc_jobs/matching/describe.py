@@ -91,7 +91,9 @@ class _Describer:
         on_gpu = self._device.type == "cuda"
         self._size = facts.input_size
         self._batch = job.batch or (settings.extract.batch if on_gpu else self._settings.batch_on_cpu)
-        most = min(len(os.sched_getaffinity(0)), settings.compute.loader_workers)
+        # On a CPU the model is slower than decoding, and processes that wait for it take its threads' time.
+        cores = len(os.sched_getaffinity(0))
+        most = min(cores, settings.compute.loader_workers) if on_gpu else max(1, cores // 4)
         self._workers = most if job.workers is None else job.workers
         self.facts = asdict(facts) | {"precision": str(self._precision).removeprefix("torch.")}
         self.folder = Path(job.work) / _digest(self.facts, job.weights_sha256)
