@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isc_jobs.matching.calibration import Curve, choose_sample, curve_of
+from isc_jobs.matching.calibration import Curve, Sampled, choose_sample, curve_of
 from isc_jobs.matching.chunks import Chunks, Matrix
+from isc_jobs.matching.describing import Answer
 from isc_jobs.matching.found import Found, Threshold, write_found
-from isc_jobs.matching.pictures import Picture, list_pictures
+from isc_jobs.matching.match import _Search, _Set
+from isc_jobs.matching.pictures import Listing, Picture, list_pictures
 from isc_jobs.matching.search import nearest
 from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import GroundTruth, Matches
@@ -231,3 +233,54 @@ def test_a_picture_that_has_gone_is_left_out_of_the_page(tmp_path: Path) -> None
     html = (tmp_path / "m.html").read_text()
     assert "query picture a.png" in html
     assert "gone.png" not in html
+
+
+def searched(tmp_path: Path, count: int, *, bad: int = 0) -> tuple[_Search, list[Sampled]]:
+    """References with random rows, and edited copies with the same rows; the last references are bad."""
+    pictures = pictures_named(*(f"{number:03d}.jpg" for number in range(count)))
+    rows = unit_rows(count)
+    sample = choose_sample(pictures, 100)
+    by_id = {found.id: row for found, row in zip(pictures, rows, strict=True)}
+    copies = np.stack([by_id[one.picture.id] for one in sample])
+    chunks = Chunks(tmp_path)
+    good = count - bad
+    reasons = {found.key: "empty file" for found in pictures[good:]}
+    chunks.keep([found.key for found in pictures[:good]], rows[:good], reasons)
+    chunks.keep([one.key for one in sample], copies, {})
+    listings = {name: Listing(pictures, []) for name in ("references", "queries")}
+    return _Search(tmp_path, Answer(str(tmp_path), {"dimensions": 16}, {}), listings), sample
+
+
+def test_strangers_are_no_references_while_the_threshold_is_estimated(tmp_path: Path) -> None:
+    search, sample = searched(tmp_path, 200)
+    curve = search.estimate(sample)
+    assert curve is not None
+    place = curve.lowest(1.0)
+    assert place == 49  # every copy of one that stays is surest, every stranger's answer is less sure
+    assert (curve.recall[place], curve.scores[place]) == (1.0, pytest.approx(0, abs=1e-6))
+    assert curve.scores[50] < -0.01
+    assert curve.precision[-1] == 0.5
+
+
+def test_an_estimate_does_without_bad_pictures(tmp_path: Path) -> None:
+    search, sample = searched(tmp_path, 60, bad=30)
+    curve = search.estimate(sample)
+    assert curve is not None
+    assert curve.recall[-1] == 1.0
+    assert len(curve.scores) < 60
+    assert [bad[0] for bad in search.bad].count("references") == 30
+    assert search.copies(1).scores.max() < -0.01  # no reference is its own copy
+
+
+def test_subtraction_moves_references_queries_and_edited_copies_alike(tmp_path: Path) -> None:
+    search, sample = searched(tmp_path, 200)
+    before = np.array(search._sets["references"].rows)
+    search._sets["negatives"] = _Set(pictures_named("n.jpg"), unit_rows(40, seed=5))
+    search.subtract(load_settings("isc21").postprocess)
+    references, queries = search._sets["references"].rows, search._sets["queries"].rows
+    assert (np.abs(references - before).max(axis=1) > 1e-3).all()
+    np.testing.assert_array_equal(queries, references)
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-6)
+    curve = search.estimate(sample)
+    assert curve is not None
+    np.testing.assert_allclose(curve.scores[:50], 0, atol=1e-6)  # a copy equal to its reference stays so
