@@ -3,6 +3,7 @@
 It is one of its own because torch and faiss each bring an OpenMP runtime, and two in one process may hang or crash.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -44,8 +45,11 @@ class Answer:
 def describe(job: Job) -> Answer:
     """Describe what is not described yet. What is done before an interruption or error is kept.
 
-    Raises the errors of the describing process as they are there.
+    Raises the errors of the describing process as they are there, and UsageError where torch is not installed.
     """
+    absent = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'isc-jobs[cpu]', or [gpu] with a GPU")
     with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
         question.write(json.dumps(asdict(job)).encode())
         question.seek(0)

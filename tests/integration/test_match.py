@@ -15,6 +15,9 @@ import torch
 from commands import PHOTOS, command, isc_jobs
 from PIL import Image, ImageEnhance, ImageOps
 
+from isc_jobs.matching.chunks import Chunks
+from isc_jobs.matching.pictures import list_pictures
+
 EDITS = (
     lambda image: image.crop((image.width // 8, image.height // 8, image.width, image.height)),
     ImageOps.mirror,
@@ -149,12 +152,11 @@ def test_an_interrupted_run_keeps_what_is_done_and_ends_the_same_to_the_byte(
 
 
 def wait_until_describing(pid: int) -> None:
-    """Until the child has loader processes, and a moment more for the first batches."""
+    """Until the child has loader processes; it ends after its first batch at the earliest."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if any(Path(f"/proc/{child}/task/{child}/children").read_text() for child in children):
-            time.sleep(0.5)
             return
         time.sleep(0.02)
     raise AssertionError("nothing is described")
@@ -171,7 +173,9 @@ def test_a_killed_command_leaves_no_process_and_goes_on(weights: Path, photos: P
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
-    assert list(tmp_path.glob("found.work/*/*.npz"))
+    [folder] = tmp_path.glob("found.work/*")
+    described = [picture.key in Chunks(folder) for picture in list_pictures(photos / "references").pictures]
+    assert 0 < sum(described) < 60  # kept, and it did not go on alone
 
 
 @pytest.mark.xdist_group("match")
