@@ -1,6 +1,7 @@
 """isc-jobs: the command line. Heavy imports wait until a command needs them."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -133,7 +134,7 @@ def _add_match(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
     ):
         match.add_argument(name, type=Path, metavar=metavar, help=text)
     match.add_argument("--top-k", type=_positive, metavar="K", help="references for each query; default 1")
-    match.add_argument("--threshold", type=float, metavar="T", help="least score of a copy; default: estimated")
+    match.add_argument("--threshold", type=_finite, metavar="T", help="least score of a copy; default: estimated")
     match.add_argument("--batch", type=_positive, metavar="N", help="pictures described at once")
     match.add_argument("--workers", type=_natural, metavar="N", help="processes that decode")
     _add_input_size(match)
@@ -153,6 +154,13 @@ def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
 
 
 def _natural(text: str) -> int:

@@ -273,6 +273,7 @@ def test_negatives_are_subtracted(weights: Path, photos: Path, found: Path, tmp_
         ({"--weights": "few/x.png"}, 64, "is no PyTorch checkpoint and no safetensors file"),
         ({"--weights": "absent"}, 64, "No such file"),
         ({"--arch": "resnet18"}, 65, "of another model than asked for"),
+        ({"--threshold": "nan"}, 64, "'nan' is not finite"),
         ({"--input-size": "8"}, 64, "no whole number from 32 on"),
     ],
 )
@@ -286,7 +287,8 @@ def test_a_mistake_is_one_sentence(
     values = {"--weights": weights, "--references": photos / "references", "--queries": photos / "queries",
               "--out": tmp_path / "found.csv", "--workers": "0", "--input-size": "32"}  # fmt: skip
     given = {
-        name: value if value.isdecimal() or name == "--arch" else tmp_path / value for name, value in change.items()
+        name: value if value.isdecimal() or name in {"--arch", "--threshold"} else tmp_path / value
+        for name, value in change.items()
     }
     ran = isc_jobs("match", *(part for pair in (values | given).items() for part in pair))
     assert ran.returncode == code, ran.stderr
