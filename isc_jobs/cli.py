@@ -1,6 +1,7 @@
 """isc-jobs: the command line. Heavy imports wait until a command needs them."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -90,7 +91,89 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("ground_truth", type=Path, help="query_id,reference_id")
     evaluate.add_argument("--json", action="store_true", help="for programs")
     evaluate.set_defaults(command=commands.evaluate)
+    _add_weights_commands(subparsers)
+    _add_match(subparsers)
     return parser
+
+
+def _add_weights_commands(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
+    checkpoint = subparsers.add_parser("checkpoint", help="look into weights files, change their layout")
+    actions = checkpoint.add_subparsers(required=True, metavar="ACTION")
+    inspect = actions.add_parser("inspect", help="what a weights file holds, and whether it loads")
+    inspect.add_argument("file", type=Path, metavar="FILE", help=".pth.tar, .pth, .pt or .safetensors")
+    inspect.add_argument("--json", action="store_true", help="for programs")
+    inspect.set_defaults(command=commands.checkpoint_inspect)
+    convert = actions.add_parser("convert", help="the same weights in another layout")
+    convert.add_argument("file", type=Path, metavar="IN", help=".pth.tar, .pth, .pt or .safetensors")
+    convert.add_argument(
+        "out", type=Path, metavar="OUT",
+        help=".pth.tar: the original's layout; .pth, .pt: names and tensors; .safetensors",
+    )  # fmt: skip
+    convert.set_defaults(command=commands.checkpoint_convert)
+    export = subparsers.add_parser("export", help="the descriptor model as ONNX")
+    export.add_argument("--weights", type=Path, required=True, metavar="FILE", help="trained weights")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="as model.onnx")
+    export.set_defaults(command=commands.export)
+    _add_input_size(export)
+    for parser in (inspect, convert, export):
+        _add_arch(parser)
+
+
+def _add_match(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
+    match = subparsers.add_parser("match", help="find the copies of pictures among others, in any folders")
+    for name, metavar, text in (
+        ("--weights", "FILE", "trained weights"),
+        ("--references", "DIR", "pictures that may have been copied, with all folders below"),
+        ("--queries", "DIR", "pictures that may be copies; the same folder finds duplicates"),
+        ("--out", "FILE.csv", "query_id,reference_id,score,copy; beside it .json, .html and .bad.csv"),
+    ):
+        match.add_argument(name, type=Path, required=True, metavar=metavar, help=text)
+    for name, metavar, text in (
+        ("--ground-truth", "CSV", "query_id,reference_id: threshold and curve from these instead of an estimate"),
+        ("--negatives", "DIR", "other pictures, like neither: negative embedding subtraction"),
+        ("--work", "DIR", "keeps descriptors for the next time; default: OUT without .csv, and .work"),
+    ):
+        match.add_argument(name, type=Path, metavar=metavar, help=text)
+    match.add_argument("--top-k", type=_positive, metavar="K", help="references for each query; default 1")
+    match.add_argument("--threshold", type=_finite, metavar="T", help="least score of a copy; default: estimated")
+    match.add_argument("--batch", type=_positive, metavar="N", help="pictures described at once")
+    match.add_argument("--workers", type=_natural, metavar="N", help="processes that decode")
+    _add_input_size(match)
+    _add_arch(match)
+    match.set_defaults(command=commands.match)
+
+
+def _add_input_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input-size", type=_size, metavar="N", help="pixels a side; default: the weights', else 512")
+
+
+def _add_arch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--arch", metavar="NAME", help="timm backbone; default: the weights', else EfficientNetV2-M")
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _size(text: str) -> int:
+    return _whole(text, 32)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:

@@ -163,6 +163,19 @@ class Evaluate(Frozen):
     gallery: NonNegativeInt  # matches, misses and false matches shown, each
 
 
+class Matching(Frozen):
+    """isc-jobs match: copies among the pictures of any folders."""
+
+    top_k: PositiveInt  # references written for each query
+    batch_on_cpu: PositiveInt  # on a GPU it is that of extract
+    chunk: PositiveInt  # pictures whose descriptors are kept in one file
+    save_seconds: PositiveInt  # after so long they are kept even if they are fewer
+    precision: Probability  # a copy's score is one down to which so many are right
+    sample: PositiveInt  # references of which edited copies are made to estimate the threshold
+    least_sample: PositiveInt  # with fewer references nothing is estimated
+    gallery: NonNegativeInt  # pairs shown as the surest, just above the threshold and just below, each
+
+
 class Images(Frozen):
     """Container images, as references with a digest; null until ``make deploy`` or the user names them."""
 
@@ -232,6 +245,7 @@ class Settings(Frozen):
     extract: Extract
     postprocess: Postprocess
     evaluate: Evaluate
+    matching: Matching
     compute: Compute
     cluster: Cluster
 

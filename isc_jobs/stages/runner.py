@@ -20,9 +20,9 @@ from typing import Any
 import isc_jobs
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
 from isc_jobs.spec.stage import InputRef, StageSpec
-from isc_jobs.stages.progress import Progress
 from isc_jobs.store import Store, open_store
 from isc_jobs.store.artifacts import Artifact, FileEntry, open_artifact, publish, read_commit, uncommit, verify_commit
+from isc_jobs.store.progress import Progress
 
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
 

@@ -89,11 +89,22 @@ def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:
 def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any] | None:
     if not ctx.is_main:
         return None
-    epochs, arch = trainer.training.epochs, ctx.spec.settings["model"]["backbone"]
-    write_checkpoint(ctx.out / "checkpoint.pth.tar", trainer.model, trainer.optimiser, epoch=epochs, arch=arch)
+    epochs, model = trainer.training.epochs, ctx.spec.settings["model"]
+    write_checkpoint(
+        ctx.out / "checkpoint.pth.tar", trainer.model, trainer.optimiser, epoch=epochs, arch=model["backbone"],
+        args=_inference_args(ctx.spec.stage, Model.model_validate(model), trainer.training),
+    )  # fmt: skip
     (ctx.out / "history.csv").write_text(history_csv(trainer.history), "utf-8")
     tail = trainer.history[-20:]
     return {"steps": trainer.step, "loss": round(sum(row[2] for row in tail) / len(tail), 5)}
+
+
+def _inference_args(stage: str, model: Model, training: Training) -> dict[str, Any]:
+    """What the original's args and ours say of the model, by the original's names where it has them."""
+    return {
+        "arch": model.backbone, "input_size": training.input_size, "gem_p": model.gem_p,
+        "gem_eval_p": model.gem_eval_p, "dimensions": model.dimensions, "training": stage.removeprefix("train-"),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,63 +1,214 @@
-"""Checkpoints in the original's format: epoch, arch, state_dict (under ``module.``), optimizer, args."""
+"""Checkpoints in the original's format: epoch, arch, state_dict (under ``module.``), optimizer, args.
+
+Read as well: bare mappings of names to tensors, and safetensors. Nothing read from a file is ever run.
+"""
 
 import argparse
+import json
 import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.weights import HEAD_BYTES, weights_kind
 
 _SHOWN = 8
+_DEEPEST = 20  # levels of values within args
+_MOST_VALUES = 10_000  # in args
+# Whatever torch's reader lets through on damaged bytes.
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, ArithmeticError,
+               MemoryError, AssertionError)  # fmt: skip
 
 
-def write_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, epoch: int, arch: str) -> None:
-    """Write a finished training; ``epoch`` counts epochs done."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, without ``module.``, and what a file says about them."""
+
+    layout: Literal["original", "bare", "safetensors"]
+    tensors: dict[str, Tensor]
+    epoch: int | None = None  # epochs done
+    arch: str | None = None  # as the file has it
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)  # plain values
+
+
+def write_checkpoint(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, epoch: int, arch: str, args: Mapping[str, Any]
+) -> None:
+    """Write a finished training; ``epoch`` counts epochs done, ``args`` are plain values that inference needs."""
     content = {
         "epoch": epoch,
         "arch": arch,
-        "state_dict": {f"module.{name}": tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
+        "state_dict": with_prefix(model.state_dict()),
         "optimizer": optimiser.state_dict(),
-        "args": {},
+        "args": dict(args),
     }
     torch.save(content, path)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Names (without ``module.``) and tensors of a checkpoint, the original's or ours.
+def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU under ``module.``, as the original's DistributedDataParallel names them."""
+    return {f"module.{name}": tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
-    Nothing but tensors, plain values and argparse.Namespace is unpickled; raises DataError for anything else.
-    """
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint of any layout; raises UsageError for no file, DataError for what is not one or would run code."""
+    try:
+        with path.open("rb") as file:
+            kind = weights_kind(file.read(HEAD_BYTES))
+    except FileNotFoundError as error:
+        raise UsageError(f"weights {path}: no such file") from error
+    except OSError as error:
+        raise UsageError(f"weights {path}: {error.strerror}") from error
+    return _open_safetensors(path) if kind == "safetensors" else _open_pickled(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Names (without ``module.``) and tensors; errors as of ``open_checkpoint``."""
+    return open_checkpoint(path).tensors
+
+
+def _open_pickled(path: Path) -> Checkpoint:
+    """Nothing but tensors, plain values and argparse.Namespace is unpickled."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {path}: no such file") from error
     except pickle.UnpicklingError as error:
         raise DataError(f"weights {path} are refused: they hold more than tensors and plain values") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, IndexError) as error:
-        raise DataError(f"weights {path} are no checkpoint: {' '.join(str(error).split())[:120]}") from error
-    tensors = loaded.get("state_dict") if isinstance(loaded, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    except _UNREADABLE as error:
+        raise DataError(f"weights {path} are no checkpoint: {_brief(error)}") from error
+    if _is_tensors(loaded) and loaded:
+        return Checkpoint("bare", _without_prefix(path, loaded))
+    if not isinstance(loaded, dict) or not _is_tensors(loaded.get("state_dict")):
         raise DataError(f"weights {path}: expected a checkpoint with a state_dict of tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+    epoch, arch, optimizer = (loaded.get(key) for key in ("epoch", "arch", "optimizer"))
+    return Checkpoint(
+        "original",
+        _without_prefix(path, loaded["state_dict"]),
+        epoch if isinstance(epoch, int) else None,
+        arch if isinstance(arch, str) else None,
+        optimizer if isinstance(optimizer, dict) else {},
+        _PlainValues(path).mapping(loaded.get("args")),
+    )
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        epoch, args = (json.loads(metadata.get(key, "null")) for key in ("epoch", "args"))
+    except (SafetensorError, *_UNREADABLE) as error:
+        raise DataError(f"weights {path} are no safetensors file: {_brief(error)}") from error
+    return Checkpoint(
+        "safetensors",
+        _without_prefix(path, tensors),
+        epoch if isinstance(epoch, int) else None,
+        metadata.get("arch"),
+        args=_PlainValues(path).mapping(args),
+    )
+
+
+def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the tensors; arch, epoch and args go to the metadata, the optimiser's state is left out."""
+    metadata = {"format": "pt", "args": json.dumps(checkpoint.args)}
+    if checkpoint.arch is not None:
+        metadata["arch"] = checkpoint.arch
+    if checkpoint.epoch is not None:
+        metadata["epoch"] = str(checkpoint.epoch)
+    tensors = {name: tensor.clone().contiguous() for name, tensor in checkpoint.tensors.items()}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def _is_tensors(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, Tensor) for value in values.values())
+
+
+def _without_prefix(path: Path, tensors: dict[Any, Tensor]) -> dict[str, Tensor]:
+    plain = {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if len(plain) != len(tensors):
+        raise DataError(f"weights {path}: some names are there both with and without module.")
+    return plain
+
+
+class _PlainValues:
+    """Values of a file's args as numbers, words, and lists and mappings of them; anything else as its text."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._count = path, 0
+
+    def mapping(self, args: object) -> dict[str, Any]:
+        """A Namespace or mapping; empty for anything else. Raises DataError for what has no end or nearly so."""
+        plain = self._plain(args, 0) if isinstance(args, argparse.Namespace | dict) else {}
+        assert isinstance(plain, dict)
+        return plain
+
+    def _plain(self, value: object, depth: int) -> Any:
+        self._count += 1
+        if depth > _DEEPEST or self._count > _MOST_VALUES:  # a value may hold itself
+            raise DataError(f"weights {self._path} are refused: their args are nested without end or too large")
+        if value is None or isinstance(value, str | int | float):
+            return value
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if isinstance(value, dict):
+            return {str(key): self._plain(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple | set):
+            return [self._plain(inner, depth + 1) for inner in value]
+        return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Names in which tensors differ from a model's."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+    def __str__(self) -> str:
+        """How many and which."""
+        kinds = (self.missing, "missing"), (self.unexpected, "unexpected"), (self.misshapen, "of another shape")
+        return "; ".join(f"{len(names)} {kind}: {_list(names)}" for names, kind in kinds if names)
+
+
+def find_misfit(model: nn.Module, given: Mapping[str, Tensor]) -> Misfit:
+    """What keeps ``given`` from loading strictly into the model."""
+    wanted = model.state_dict()
+    return Misfit(
+        [name for name in wanted if name not in given],
+        [name for name in given if name not in wanted],
+        [name for name in wanted if name in given and given[name].shape != wanted[name].shape],
+    )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a checkpoint strictly; raises DataError that lists missing, unexpected and misshapen names."""
-    given, wanted = read_checkpoint(path), model.state_dict()
-    problems = {
-        "missing": [name for name in wanted if name not in given],
-        "unexpected": [name for name in given if name not in wanted],
-        "of another shape": [n for n in wanted if n in given and given[n].shape != wanted[n].shape],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {kind}: {_list(names)}" for kind, names in problems.items() if names)
-        raise DataError(f"weights {path.name} are of another model than the settings': {listed}")
+    load_tensors(model, read_checkpoint(path), path.name)
+
+
+def load_tensors(model: nn.Module, given: Mapping[str, Tensor], name: str) -> None:
+    """Load tensors of the file ``name`` strictly; raises DataError as ``load_weights``."""
+    misfit = find_misfit(model, given)
+    if misfit:
+        raise DataError(f"weights {name} are of another model than asked for: {misfit}")
     model.load_state_dict(given)
 
 
 def _list(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]

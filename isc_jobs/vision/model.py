@@ -1,6 +1,7 @@
 """The descriptor model: backbone, GeM pooling, linear projection, batch norm, L2 normalisation."""
 
 import importlib.resources
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,8 +16,18 @@ from torch.nn import functional
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.settings import Model
 
-# Old timm names that the published commands use.
-_RENAMED = {"tf_efficientnetv2_m_in21ft1k": "tf_efficientnetv2_m.in21k_ft_in1k"}
+_HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/", re.IGNORECASE)
+
+
+def resolve_backbone(name: str) -> str:
+    """Timm's present name: without the hub's prefix, old names by timm's own table of deprecations.
+
+    Raises UsageError for models of other places than timm.
+    """
+    plain = _HUB_PREFIX.sub("", name)
+    if ":" in plain or "/" in plain:
+        raise UsageError(f"backbone {name!r}: expected a name of timm's, as tf_efficientnetv2_m.in21k_ft_in1k")
+    return timm.models.get_deprecated_models().get(plain) or plain
 
 
 class DescriptorModel(nn.Module):
@@ -25,10 +36,10 @@ class DescriptorModel(nn.Module):
     def __init__(self, backbone: str, dimensions: int, gem_p: float, *, pretrained: bool = False) -> None:
         """Build with random weights, or the hub's for the backbone; raises UsageError for an unknown backbone."""
         super().__init__()
-        name = _RENAMED.get(backbone, backbone)
+        name = resolve_backbone(backbone)
         try:
             backbone_model: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # unknown; removed without a successor
             raise UsageError(f"model.backbone {backbone!r}: {' '.join(str(error).split())[:200]}") from error
         self.backbone: nn.Module = backbone_model
         channels = int(backbone_model.feature_info.channels()[-1])
@@ -75,7 +86,7 @@ def _load_backbone(model: DescriptorModel, backbone: str, source: str) -> None:
 
     The package's tensors stand in timm's order under other names, so order and shapes decide.
     """
-    classifier = timm.create_model(_RENAMED.get(backbone, backbone), pretrained=False)
+    classifier = timm.create_model(resolve_backbone(backbone), pretrained=False)
     path = _package_file(source.removeprefix("package:")) if source.startswith("package:") else Path(source)
     given = read_tensors(path)
     wanted = classifier.state_dict()

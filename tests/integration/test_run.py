@@ -1,5 +1,6 @@
 """The whole pipeline by the command line, on real photos, with real processes."""
 
+import argparse
 import json
 import shutil
 import signal
@@ -8,8 +9,14 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+import torch
 from commands import PHOTOS, command, isc_jobs, run_all
+
+from isc_jobs.spec.profile import load_settings
+from isc_jobs.vision.decode import load_resized
+from isc_jobs.vision.model import DescriptorModel, build_model, normalise
 
 
 @pytest.mark.xdist_group("run")
@@ -48,6 +55,12 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data
     assert (latest.returncode, "there are attempts 1," in latest.stderr) == (64, True)
 
     weights = next(store.glob("artifacts/train-v107/*/checkpoint.pth.tar"))
+    shown = json.loads(isc_jobs("checkpoint", "inspect", weights, "--json").stdout)
+    assert (shown["loads"], shown["layout"], shown["epoch"], shown["input_size"]) == (True, "original", 1, 32)
+    assert shown["args"] == {
+        "arch": "tf_efficientnet_lite0", "input_size": 32, "gem_p": 1.0, "gem_eval_p": 1.0, "dimensions": 256,
+        "training": "v107",
+    }  # fmt: skip
     given = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights))
     assert given.returncode == 0, given.stdout + given.stderr
     assert "train-v83" not in given.stdout
@@ -55,6 +68,48 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data
     other = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights, "--set", "model.dimensions=128"))
     assert other.returncode == 65
     assert "of another shape: fc.weight" in other.stderr
+
+
+def original_checkpoint(path: Path) -> DescriptorModel:
+    """Weights of the demo's size as the original's training wrote its files."""
+    torch.manual_seed(0)
+    settings = load_settings("demo").model
+    model = build_model(settings, pretrained=True)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-6)
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    optimiser.step()
+    content = {
+        "epoch": 10, "arch": settings.backbone, "state_dict": torch.nn.ModuleDict({"module": model}).state_dict(),
+        "optimizer": optimiser.state_dict(),
+        "args": argparse.Namespace(arch=settings.backbone, input_size=512, gem_p=1.0, gem_eval_p=1.0, seed=99999),
+    }  # fmt: skip
+    torch.save(content, path)
+    return model.eval()
+
+
+@pytest.mark.xdist_group("run")
+def test_published_weights_go_straight_to_inference(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "isc_ft_v107.pth.tar"
+    model = original_checkpoint(weights)
+    given = ["--from", "extract", "--weights", weights, "--set", "evaluate.compare=[]"]
+    ran = isc_jobs(*run_all(data, tmp_path / "store", *given))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    started = [line.split()[0] for line in ran.stdout.splitlines() if line.endswith("  starts")]
+    assert started == ["download", "extract", "postprocess", "evaluate"]
+    with h5py.File(next((tmp_path / "store").glob("artifacts/extract/*/descriptors.h5"))) as file:
+        id_, row = file["reference_ids"][3].decode(), file["reference"][3]
+    photo = next((data / "reference_images").glob(f"{id_}.*"))
+    with torch.inference_mode():
+        expected = model(normalise(load_resized(photo.read_bytes(), 32)[None]))[0].numpy()
+    np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert next((tmp_path / "store").glob("artifacts/postprocess/*/v107_iso.csv")).is_file()
+
+    converted = tmp_path / "weights.safetensors"
+    assert isc_jobs("checkpoint", "convert", weights, converted).returncode == 0
+    again = isc_jobs(*run_all(data, tmp_path / "store", *given[:3], converted, "--until", "extract"))
+    assert again.returncode == 0, again.stdout + again.stderr
+    first, second = (path.read_bytes() for path in (tmp_path / "store").glob("artifacts/extract/*/descriptors.h5"))
+    assert first == second
 
 
 @pytest.mark.xdist_group("run")

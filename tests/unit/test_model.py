@@ -11,7 +11,7 @@ from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Model
 from isc_jobs.training.whitening import set_whitening
-from isc_jobs.vision.model import DescriptorModel, build_model, normalise
+from isc_jobs.vision.model import DescriptorModel, build_model, normalise, resolve_backbone
 
 DEMO = load_settings("demo").model
 
@@ -80,6 +80,31 @@ def test_wrong_backbones_and_weights_are_named(tmp_path: Path) -> None:
     torch.save({"conv.weight": Path}, tmp_path / "class.pth")
     with pytest.raises(DataError, match="no tensor file"):
         build_model(changed(pretrained=str(tmp_path / "class.pth")), pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "present"),
+    [
+        ("tf_efficientnetv2_m_in21ft1k", "tf_efficientnetv2_m.in21k_ft_in1k"),
+        ("tf_efficientnetv2_m.in21k_ft_in1k", "tf_efficientnetv2_m.in21k_ft_in1k"),
+        ("timm/tf_efficientnetv2_m.in21k_ft_in1k", "tf_efficientnetv2_m.in21k_ft_in1k"),
+        ("hf_hub:timm/tf_efficientnetv2_m.in21k_ft_in1k", "tf_efficientnetv2_m.in21k_ft_in1k"),
+        ("hf-hub:timm/tf_efficientnetv2_m_in21ft1k", "tf_efficientnetv2_m.in21k_ft_in1k"),
+        ("tf_efficientnet_b4_ns", "tf_efficientnet_b4.ns_jft_in1k"),
+        ("vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"),
+        ("resnet50", "resnet50"),
+    ],
+)
+def test_old_names_and_those_of_the_hub_are_timms_present_ones(name: str, present: str) -> None:
+    assert resolve_backbone(name) == present
+    with torch.device("meta"):
+        assert DescriptorModel(name, 256, 1.0).fc.out_features == 256
+
+
+@pytest.mark.parametrize("name", ["hf_hub:someone/resnet50", "local-dir:/tmp/x", "someone/resnet50", "/etc/passwd"])
+def test_a_backbone_is_never_fetched_from_elsewhere_than_timm(name: str) -> None:
+    with pytest.raises(UsageError, match="expected a name of timm's"):
+        DescriptorModel(name, 256, 1.0)
 
 
 @pytest.mark.parametrize("count", [1000, 20], ids=["many", "fewer than dimensions"])

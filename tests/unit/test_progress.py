@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from isc_jobs.stages.progress import Progress
+from isc_jobs.store.progress import Progress
 
 
 def test_lines_and_state(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("isc_jobs.stages.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("isc_jobs.store.progress.time.monotonic", lambda: now[0])
     written: list[dict[str, float]] = []
     progress = Progress("train", lambda data: written.append(json.loads(data)), every_s=5)
     now[0] = 107.0

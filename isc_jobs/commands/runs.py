@@ -1,4 +1,4 @@
-"""What each command of the command line does: arguments in, exit code out. Heavy imports wait until one needs them."""
+"""Commands that start runs, show them and end them."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc_jobs.spec.errors import ExitCode, UsageError
+from isc_jobs.spec.weights import HEAD_BYTES, weights_kind
 
 if TYPE_CHECKING:
     from isc_jobs.controller.deployed import Deployed
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from isc_jobs.controller.run import Controller
     from isc_jobs.spec.settings import Settings
     from isc_jobs.store import Store
-
-_WEIGHTS_BEGIN = (b"PK", b"\x80\x02")  # torch's zip files, and those before torch 1.6
-
 
 _FOUND = {True: "ok", False: "MISSING", None: "wait"}
 _FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is named
@@ -119,8 +117,8 @@ def _digest(weights: Path | None) -> str | None:
         return None
     try:
         with weights.open("rb") as file:
-            if file.read(2) not in _WEIGHTS_BEGIN:
-                raise UsageError(f"--weights {weights} is no PyTorch checkpoint")
+            if weights_kind(file.read(HEAD_BYTES)) is None:
+                raise UsageError(f"--weights {weights} is no PyTorch checkpoint and no safetensors file")
         return file_sha256(weights)
     except OSError as error:
         raise UsageError(f"--weights {weights}: {error.strerror}") from error
@@ -271,27 +269,4 @@ def cancel(arguments: argparse.Namespace) -> int:
     request = read_manifest(store, arguments.run)[0].request
     if request.launcher == "kubernetes" and not is_held(store, arguments.run, time.time()):
         _controller(store, request).settle()  # of a run whose controller died before it had tidied
-    return int(ExitCode.OK)
-
-
-def dataset_make(arguments: argparse.Namespace) -> int:
-    """Make a data set out of a folder of pictures."""
-    from isc_jobs.datasets.make import make_dataset
-
-    counts = make_dataset(arguments.photos, arguments.out, arguments.seed, arguments.edits)
-    print(f"{arguments.out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
-    return int(ExitCode.OK)
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Score a submission."""
-    import json
-
-    from isc_jobs.retrieval.metrics import evaluate_files
-
-    scores = evaluate_files(arguments.submission, arguments.ground_truth)
-    values = {"average_precision": scores.uap, "recall_p90": scores.recall_at_p90}
-    track = "matching" if arguments.submission.suffix == ".csv" else "descriptor"
-    shown = f"{track} track\nuAP {scores.uap:.5f}\nR@P90 {scores.recall_at_p90:.5f}"
-    print(json.dumps(values, indent=2) if arguments.json else shown)
     return int(ExitCode.OK)

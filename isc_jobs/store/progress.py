@@ -1,4 +1,4 @@
-"""Progress of a stage: plain lines in a log, a bar on a terminal, progress.json in the store."""
+"""Progress of a stage or a command: plain lines in a log, a bar on a terminal, progress.json in the store."""
 
 import json
 import sys

@@ -1,0 +1,31 @@
+"""The command that finds copies in any folders."""
+
+import argparse
+import signal
+from types import FrameType
+from typing import NoReturn
+
+from isc_jobs.spec.errors import ExitCode, Terminated
+
+
+def match(arguments: argparse.Namespace) -> int:
+    """Find copies, write them and what they look like."""
+    from isc_jobs.matching.match import Request, find_copies
+
+    request = Request(
+        weights=arguments.weights, references=arguments.references, queries=arguments.queries, out=arguments.out,
+        ground_truth=arguments.ground_truth, negatives=arguments.negatives, work=arguments.work,
+        top_k=arguments.top_k, threshold=arguments.threshold, input_size=arguments.input_size, arch=arguments.arch,
+        batch=arguments.batch, workers=arguments.workers,
+    )  # fmt: skip
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        for line in find_copies(request):
+            print(line)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return int(ExitCode.OK)
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated("terminated; what is described is kept, run again")

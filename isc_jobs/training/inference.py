@@ -1,0 +1,69 @@
+"""The descriptor model of a weights file, ready to describe pictures, without the settings of its training."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from isc_jobs.spec.errors import DataError
+from isc_jobs.spec.profile import load_settings
+from isc_jobs.training.checkpoint import Checkpoint, Misfit, find_misfit, load_tensors, open_checkpoint
+from isc_jobs.vision.model import DescriptorModel, resolve_backbone
+
+_LEAST_SIZE = 32
+_HEAD = "fc.weight"  # (dimensions, channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What describing needs beside tensors."""
+
+    arch: str  # timm's present name
+    dimensions: int
+    input_size: int  # pixels a side
+    gem_p: float
+
+
+def read_facts(checkpoint: Checkpoint, arch: str | None = None, input_size: int | None = None) -> ModelFacts:
+    """Facts as given, else as the file's arch and args say, else of the profile isc21.
+
+    Raises DataError for tensors without a head and for impossible values of args.
+    """
+    settings, args = load_settings("isc21"), checkpoint.args
+    size = input_size or args.get("input_size", settings.extract.input_size)
+    gem_p = args.get("gem_eval_p", settings.model.gem_eval_p)
+    if not isinstance(size, int) or size < _LEAST_SIZE:
+        raise DataError(f"the weights' args.input_size is {size!r}, expected {_LEAST_SIZE} or more: give --input-size")
+    if not isinstance(gem_p, int | float) or not 0 < gem_p < math.inf:
+        raise DataError(f"the weights' args.gem_eval_p is {gem_p!r}, expected a number above 0")
+    return ModelFacts(
+        arch=resolve_backbone(arch or checkpoint.arch or settings.model.backbone), dimensions=dimensions(checkpoint),
+        input_size=size, gem_p=float(gem_p),
+    )  # fmt: skip
+
+
+def dimensions(checkpoint: Checkpoint) -> int:
+    """Of a descriptor; raises DataError if the tensors have no head."""
+    head = checkpoint.tensors.get(_HEAD)
+    if head is None or head.dim() != 2:
+        raise DataError(f"the weights hold no {_HEAD} of (dimensions, channels): they are no descriptor model's")
+    return len(head)
+
+
+def misfit(checkpoint: Checkpoint, facts: ModelFacts) -> Misfit:
+    """What keeps the tensors from loading strictly into the model of ``facts``."""
+    with torch.device("meta"):
+        model = DescriptorModel(facts.arch, facts.dimensions, facts.gem_p)
+    return find_misfit(model, checkpoint.tensors)
+
+
+def load_model(
+    path: Path, arch: str | None = None, input_size: int | None = None
+) -> tuple[DescriptorModel, ModelFacts]:  # fmt: skip
+    """The model of a weights file on the CPU, in evaluation mode; errors as of ``read_facts`` and strict loading."""
+    checkpoint = open_checkpoint(path)
+    facts = read_facts(checkpoint, arch, input_size)
+    model = DescriptorModel(facts.arch, facts.dimensions, facts.gem_p)
+    load_tensors(model, checkpoint.tensors, path.name)
+    return model.eval(), facts

@@ -1,0 +1,297 @@
+"""isc-jobs match and the other tools for weights as a user calls them, on real photos with real features."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from commands import PHOTOS, command, isc_jobs
+from PIL import Image, ImageEnhance, ImageOps
+
+from isc_jobs.matching.chunks import Chunks
+from isc_jobs.matching.pictures import list_pictures
+
+EDITS = (
+    lambda image: image.crop((image.width // 8, image.height // 8, image.width, image.height)),
+    ImageOps.mirror,
+    ImageOps.grayscale,
+    lambda image: ImageEnhance.Brightness(image).enhance(1.5),
+)
+OUTPUTS = ("found.csv", "found.json", "found.html", "found.bad.csv")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow where tests share a machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet features of the photos, whitened, as a checkpoint of a training."""
+    from isc_jobs.spec.profile import load_settings
+    from isc_jobs.training.checkpoint import write_checkpoint
+    from isc_jobs.training.whitening import set_whitening
+    from isc_jobs.vision.decode import load_resized
+    from isc_jobs.vision.model import build_model, normalise
+
+    settings = load_settings("demo").model
+    torch.manual_seed(0)
+    model = build_model(settings, pretrained=True).eval()
+    with torch.inference_mode():
+        photos = (load_resized(path.read_bytes(), 96)[None] for path in sorted(PHOTOS.glob("*.jpg"))[::2])
+        set_whitening(model, torch.cat([model.pool(normalise(photo)) for photo in photos]).double())
+    path = tmp_path_factory.mktemp("weights") / "checkpoint.pth.tar"
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    args = {"input_size": 96, "gem_eval_p": 1.0}
+    write_checkpoint(path, model, optimiser, epoch=1, arch=settings.backbone, args=args)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``references``: sixty photos; ``queries``: edited copies of sixteen of them, four strangers, three bad files."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "references/more").mkdir(parents=True)
+    (root / "queries/deep/er").mkdir(parents=True)
+    chosen = sorted(PHOTOS.glob("*.jpg"))
+    for number, path in enumerate(chosen[:60]):
+        shutil.copy(path, root / "references" / ("more" if number % 2 else "") / path.name)
+    for number, path in enumerate(chosen[:48:3]):
+        with Image.open(path) as image:
+            image.thumbnail((400, 400))
+            edited = EDITS[number % len(EDITS)](image.convert("RGB"))
+            edited.convert("RGB").save(root / "queries/deep/er" / path.name, quality=70)
+    for path in chosen[60:64]:
+        shutil.copy(path, root / "queries" / f"stranger-{path.name}")
+    (root / "queries/empty.jpg").touch()
+    (root / "queries/cut.jpg").write_bytes(chosen[0].read_bytes()[:2000])
+    (root / "queries/text.png").write_text("no picture")
+    return root
+
+
+def match(weights: Path, photos: Path, out: Path, *more: object, queries: str = "queries") -> list[object]:
+    return ["match", "--weights", weights, "--references", photos / "references", "--queries", photos / queries,
+            "--out", out, "--batch", 4, "--workers", 1, *more]  # fmt: skip
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with out.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def is_right(row: dict[str, str]) -> bool:
+    return Path(row["query_id"]).name == Path(row["reference_id"]).name
+
+
+@pytest.fixture(scope="module")
+def found(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run to its end."""
+    folder = tmp_path_factory.mktemp("found")
+    ran = isc_jobs(*match(weights, photos, folder / "found.csv"))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "references  60/60" in ran.stdout
+    assert "by edited copies of 60 references" in ran.stdout
+    assert "3 pictures could not be used" in ran.stdout
+    return folder
+
+
+@pytest.mark.xdist_group("match")
+def test_copies_are_found_and_bad_pictures_are_named(found: Path) -> None:
+    rows = rows_of(found / "found.csv")
+    assert len(rows) == 20
+    assert sum(map(is_right, rows)) >= 15
+    assert [row["query_id"] for row in rows] == sorted(row["query_id"] for row in rows)
+    numbers = json.loads((found / "found.json").read_text())
+    assert numbers["precision"] >= 0.9
+    assert [row["copy"] for row in rows] == [
+        "yes" if float(row["score"]) >= numbers["threshold"] else "no" for row in rows
+    ]
+    assert numbers["pictures"] == {"references": 60, "queries": 23}
+    with (found / "found.bad.csv").open() as file:
+        bad = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert bad["empty.jpg"] == "empty file"
+    assert bad["text.png"] == "no known image format"
+    assert bad["cut.jpg"].startswith("cannot be decoded")
+    html = (found / "found.html").read_text()
+    assert "Surest matches" in html
+    assert "Which scores are copies" in html
+    assert html.count("data:image/jpeg;base64,") >= 20
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+@pytest.mark.xdist_group("match")
+def test_an_interrupted_run_keeps_what_is_done_and_ends_the_same_to_the_byte(
+    weights: Path, photos: Path, found: Path, tmp_path: Path
+) -> None:
+    arguments = command(*match(weights, photos, tmp_path / "found.csv"))
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until_describing(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "isc-jobs: interrupted\n")
+    kept = list(tmp_path.glob("found.work/*/*.npz"))
+    assert kept
+    assert not (tmp_path / "found.csv").exists()
+    ran = isc_jobs(*match(weights, photos, tmp_path / "found.csv"))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "of 60 are described already" in ran.stdout
+    assert all(path.exists() for path in kept)
+    for name in OUTPUTS:
+        assert (tmp_path / name).read_bytes() == (found / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*OUTPUTS, "found.work"])
+
+
+def wait_until_describing(pid: int) -> None:
+    """Until the child has loader processes; it ends after its first batch at the earliest."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if any(Path(f"/proc/{child}/task/{child}/children").read_text() for child in children):
+            return
+        time.sleep(0.02)
+    raise AssertionError("nothing is described")
+
+
+@pytest.mark.xdist_group("match")
+def test_a_killed_command_leaves_no_process_and_goes_on(weights: Path, photos: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(*match(weights, photos, tmp_path / "found.csv")), stdout=subprocess.DEVNULL)
+    wait_until_describing(process.pid)
+    [child] = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 120
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+    [folder] = tmp_path.glob("found.work/*")
+    described = [picture.key in Chunks(folder) for picture in list_pictures(photos / "references").pictures]
+    assert 0 < sum(described) < 60  # kept, and it did not go on alone
+
+
+@pytest.mark.xdist_group("match")
+def test_a_second_run_describes_only_what_is_new(weights: Path, photos: Path, found: Path, tmp_path: Path) -> None:
+    shutil.copytree(found / "found.work", tmp_path / "kept")
+    before = {path.name for path in tmp_path.glob("kept/*/*.npz")}
+    again = isc_jobs(*match(weights, photos, tmp_path / "found.csv", "--work", tmp_path / "kept"))
+    assert again.returncode == 0, again.stderr
+    assert "references" not in again.stdout.replace("copies of 60 references", "")
+    assert {path.name for path in tmp_path.glob("kept/*/*.npz")} == before
+    for name in OUTPUTS:
+        assert (tmp_path / name).read_bytes() == (found / name).read_bytes()
+    more = shutil.copytree(photos / "queries", tmp_path / "queries", copy_function=os.link)
+    links = isc_jobs(*match(weights, photos, tmp_path / "found.csv", "--work", tmp_path / "kept", "--queries", more))
+    assert "queries  23/23" in links.stdout  # at other paths they are other pictures
+    for number, path in enumerate(sorted(PHOTOS.glob("*.jpg"))[1:4]):
+        shutil.copy(path, more / f"new-{number}.jpg")
+    new = isc_jobs(*match(weights, photos, tmp_path / "found.csv", "--work", tmp_path / "kept", "--queries", more))
+    assert "queries  23 of 26 are described already" in new.stdout
+    assert len(rows_of(tmp_path / "found.csv")) == 23
+    before_scores = {row["query_id"]: row["reference_id"] for row in rows_of(found / "found.csv")}
+    after = {row["query_id"]: row["reference_id"] for row in rows_of(tmp_path / "found.csv")}
+    assert before_scores.items() <= after.items()
+    other = isc_jobs(*match(weights, photos, tmp_path / "f.csv", "--work", tmp_path / "kept", "--input-size", 64,
+                            "--threshold", -1))  # fmt: skip
+    assert "references  60/60" in other.stdout  # another size is another descriptor
+
+
+@pytest.mark.xdist_group("match")
+def test_one_folder_for_both_finds_duplicates_and_no_picture_itself(
+    weights: Path, photos: Path, found: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photos / "references", tmp_path / "photos")
+    first = min(PHOTOS.glob("*.jpg"))
+    shutil.copy(folder / first.name, folder / "again.jpg")
+    ran = isc_jobs("match", "--weights", weights, "--references", folder, "--queries", folder, "--top-k", 2,
+                   "--out", tmp_path / "found.csv", "--threshold", -0.01, "--workers", 0)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "queries" not in ran.stdout  # they are described as references
+    rows = rows_of(tmp_path / "found.csv")
+    assert len(rows) == 2 * 61
+    assert not any(row["query_id"] == row["reference_id"] for row in rows)
+    copies = {(row["query_id"], row["reference_id"]): row["score"] for row in rows if row["copy"] == "yes"}
+    assert set(copies) == {("again.jpg", first.name), (first.name, "again.jpg")}
+    assert "threshold -0.01, as given" in ran.stdout
+
+
+@pytest.mark.xdist_group("match")
+def test_a_ground_truth_sets_the_real_threshold(weights: Path, photos: Path, found: Path, tmp_path: Path) -> None:
+    rows = rows_of(found / "found.csv")
+    truth = tmp_path / "truth.csv"
+    references = {Path(row["reference_id"]).name: row["reference_id"] for row in rows}
+    lines = [f"{row['query_id']},{references.get(Path(row['query_id']).name, '')}" for row in rows]
+    truth.write_text("\n".join(["query_id,reference_id", "empty.jpg,", *lines]) + "\n")
+    arguments = match(weights, photos, tmp_path / "found.csv", "--work", found / "found.work")
+    ran = isc_jobs(*arguments, "--ground-truth", truth)
+    assert ran.returncode == 0, ran.stderr
+    assert "by ground truth" in ran.stdout
+    numbers = json.loads((tmp_path / "found.json").read_text())
+    copies = [is_right(row) for row in rows_of(tmp_path / "found.csv") if row["copy"] == "yes"]
+    assert numbers["precision"] == pytest.approx(sum(copies) / len(copies))
+    assert numbers["precision"] >= 0.9
+    assert numbers["recall"] == pytest.approx(sum(copies) / sum(not line.endswith(",") for line in lines))
+    truth.write_text("query_id,reference_id\nabsent.jpg,arc-de-triomphe.jpg\n")
+    wrong = isc_jobs(*arguments, "--ground-truth", truth)
+    assert (wrong.returncode, "names 1 queries that are no file: absent.jpg" in wrong.stderr) == (65, True)
+
+
+@pytest.mark.xdist_group("match")
+def test_negatives_are_subtracted(weights: Path, photos: Path, found: Path, tmp_path: Path) -> None:
+    negatives = tmp_path / "negatives"
+    negatives.mkdir()
+    for path in sorted(PHOTOS.glob("*.jpg"))[70:100]:
+        shutil.copy(path, negatives)
+    arguments = match(weights, photos, tmp_path / "found.csv", "--work", found / "found.work")
+    ran = isc_jobs(*arguments, "--negatives", negatives)
+    assert ran.returncode == 0, ran.stderr
+    assert "negatives  30/30" in ran.stdout
+    rows = rows_of(tmp_path / "found.csv")
+    assert sum(map(is_right, rows)) >= 15
+    plain = {row["query_id"]: float(row["score"]) for row in rows_of(found / "found.csv")}
+    assert all(float(row["score"]) != plain[row["query_id"]] for row in rows)
+
+
+@pytest.mark.xdist_group("match")
+@pytest.mark.parametrize(
+    ("change", "code", "sentence"),
+    [
+        ({"--queries": "empty"}, 64, "holds no pictures"),
+        ({"--references": "few"}, 64, "1 references are too few to estimate"),
+        ({"--references": "absent"}, 64, "is not a folder"),
+        ({"--queries": "bad"}, 65, "none of 1 queries can be used; the first is x.jpg: empty file"),
+        ({"--out": "found.txt"}, 64, "ends in .csv"),
+        ({"--out": "absent/found.csv"}, 64, "is not a folder: make it first"),
+        ({"--weights": "few/x.png"}, 64, "is no PyTorch checkpoint and no safetensors file"),
+        ({"--weights": "absent"}, 64, "No such file"),
+        ({"--arch": "resnet18"}, 65, "of another model than asked for"),
+        ({"--threshold": "nan"}, 64, "'nan' is not finite"),
+        ({"--input-size": "8"}, 64, "no whole number from 32 on"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    weights: Path, photos: Path, tmp_path: Path, change: dict[str, str], code: int, sentence: str
+) -> None:
+    for name in ("empty", "few", "bad"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bad/x.jpg").touch()
+    Image.new("RGB", (9, 9)).save(tmp_path / "few/x.png")
+    values = {"--weights": weights, "--references": photos / "references", "--queries": photos / "queries",
+              "--out": tmp_path / "found.csv", "--workers": "0", "--input-size": "32"}  # fmt: skip
+    given = {
+        name: value if value.isdecimal() or name in {"--arch", "--threshold"} else tmp_path / value
+        for name, value in change.items()
+    }
+    ran = isc_jobs("match", *(part for pair in (values | given).items() for part in pair))
+    assert ran.returncode == code, ran.stderr
+    assert sentence in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "found.csv").exists()
