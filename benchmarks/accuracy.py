@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pdqhash
+
 from isc_jobs.retrieval.metrics import rank_descriptors, score_matches
 from isc_jobs.retrieval.submission import Descriptors, GroundTruth, read_descriptors, read_ground_truth
 from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
@@ -120,7 +121,7 @@ def score_hash(data: Path) -> Numbers:
 
 
 def score_descriptors(queries: Descriptors, references: Descriptors, truth: GroundTruth) -> Numbers:
-    """uAP and recall at precision 90 on the descriptor track."""
+    """UAP and recall at precision 90 on the descriptor track."""
     scores = score_matches(rank_descriptors(queries, references), truth)
     return scores.uap, scores.recall_at_p90
 
