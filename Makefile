@@ -12,7 +12,7 @@ PHOTOS ?= examples/photos
 DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-cluster lint lock bench images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster lint lock bench bench-accuracy images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,9 @@ demo: $(USE) ## run all stages on real photos (PHOTOS=DIR for your own) and writ
 test: $(DEV) ## run the tests with branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
+test-slow: $(DEV) ## the tests that take long: 100,000 hard views of odd pictures (ten minutes)
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
 test-cluster: $(DEV) ## build the images and test on the cluster of KUBECONFIG, TEST_REGISTRY and AWS_ENDPOINT_URL_S3
 	REGISTRY=$(TEST_REGISTRY) ACCELERATOR=cpu images/build
 	$(BIN)/python -m pytest tests/cluster tests/contract/test_api.py $(ARGS)
@@ -56,6 +59,9 @@ lock: $(DEV) ## pin the newest versions that fit
 bench: $(DEV) ## the README's figures (a quarter of an hour)
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/seeds.py
+
+bench-accuracy: $(DEV) ## what each training and option adds, three seeds (PHOTOS=DIR; hours, goes on where it was)
+	$(BIN)/python benchmarks/accuracy.py --photos "$(PHOTOS)" $(ARGS)
 
 images: ## build and push the images (REGISTRY=…, IMAGE_BUILDER=docker|podman|buildah, ACCELERATOR=gpu|cpu)
 	images/build

@@ -41,7 +41,8 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
     """Write training images, references, edited queries of two phases and their ground truth; counts of each.
 
     40% train, 50% are references (nine in ten of them originals of one phase's queries), 10% are originals of
-    queries without a match. ``strength`` is that of the queries' edits: standard or hard. Raises UsageError for too few pictures or an ``out`` that holds something else.
+    queries without a match. ``strength`` is that of the queries' edits: standard or hard.
+    Raises UsageError for too few pictures or an ``out`` that holds something else.
     """
     files = _listed(photos)
     digest = _digest(photos, files, seed, strength)
