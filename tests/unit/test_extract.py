@@ -105,7 +105,7 @@ def test_rows_are_the_descriptors_of_the_pictures_in_their_order(data: Context, 
 
 
 def test_augmentation_sums_sizes_and_mirror_images(data: Context, tmp_path: Path) -> None:
-    ctx = extraction(data, tmp_path, extract={"test_time_augmentation": True, "target_set": "q"})
+    ctx = extraction(data, tmp_path, extract={"test_time_augmentation": "full", "target_set": "q"})
     assert body(ctx) == {"query": 1}
     model = build_model(SETTINGS.model, pretrained=True, gem_p=SETTINGS.model.gem_eval_p).eval()
     encoded = ShardSet(output(data), "query_phase2").read(0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from isc_jobs.retrieval.search import Matrix, Neighbours, best_pairs, inner_product_neighbours, l2_neighbours
 from isc_jobs.retrieval.subtraction import normalised, smooth, subtract_negatives
@@ -15,7 +16,7 @@ def few_values(seed: int, count: int, dimensions: int) -> Matrix:
     return np.random.default_rng(seed).integers(-1, 2, (count, dimensions)).astype(np.float32)
 
 
-def slow(scores: Matrix, k: int) -> Neighbours:
+def slow(scores: NDArray[np.float64], k: int) -> Neighbours:
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(scores, order, 1), order)
 
@@ -24,9 +25,9 @@ def slow(scores: Matrix, k: int) -> Neighbours:
 @given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 300), st.integers(1, 5), st.integers(1, 12))
 def test_neighbours_equal_a_stable_sort_of_all_scores(seed: int, n: int, m: int, d: int, k: int) -> None:
     queries, rows = few_values(seed, n, d), few_values(seed + 1, m, d)
-    distances = ((queries[:, None] - rows[None]) ** 2).sum(axis=2)
+    distances = ((queries[:, None] - rows[None]) ** 2).sum(axis=2, dtype=np.float64)
     for found, expected in (
-        (inner_product_neighbours(queries, rows, k), slow(queries @ rows.T, k)),
+        (inner_product_neighbours(queries, rows, k), slow((queries @ rows.T).astype(np.float64), k)),
         (l2_neighbours(queries, rows, k), slow(-distances, k)),
     ):
         np.testing.assert_array_equal(found.positions, expected.positions)

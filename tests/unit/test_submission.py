@@ -107,7 +107,7 @@ def test_of_too_many_matches_the_surest_are_written(tmp_path: Path, monkeypatch:
     found = Neighbours(np.array([[3, 1], [9, 2]], np.float32), np.array([[0, 1], [1, 0]]))
     write_matches(tmp_path / "m.csv", ["Q1", "Q2"], ["R1", "R2"], found)
     lines = (tmp_path / "m.csv").read_text().splitlines()
-    assert lines == ["query_id,reference_id,score", "Q1,R1,3", "Q2,R2,9", "Q2,R1,2"]
+    assert lines == ["query_id,reference_id,score", "Q1,R1,3.0", "Q2,R2,9.0", "Q2,R1,2.0"]
     assert len(read_matches(tmp_path / "m.csv").queries) == 3
 
 
