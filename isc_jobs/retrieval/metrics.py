@@ -52,7 +52,7 @@ def threshold_at_precision(matches: Matches, truth: GroundTruth, precision: floa
     if not 0 < precision <= 1:
         raise UsageError(f"precision {precision}: expected a number above 0, at most 1")
     scores, _, found = _ranked(matches, truth)
-    last_of_its_score = np.append(scores[1:] != scores[:-1], [True] * bool(len(scores)))
+    last_of_its_score = np.diff(scores, append=-np.inf) != 0
     good = scores[last_of_its_score & (found >= precision)]
     return float(good[-1]) if len(good) else None
 

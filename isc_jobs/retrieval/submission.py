@@ -81,8 +81,8 @@ def matches_of(queries: list[str], references: list[str], found: Neighbours) -> 
     kept = np.sort(np.argsort(-found.scores, axis=None, kind="stable")[:MAX_ROWS])
     width = found.scores.shape[1]
     return Matches(
-        [queries[place // width] for place in kept],
-        [references[place] for place in found.positions.ravel()[kept]],
+        [queries[place // width] for place in kept.tolist()],
+        [references[place] for place in found.positions.ravel()[kept].tolist()],
         found.scores.ravel()[kept].astype(np.float64),
     )
 
@@ -93,7 +93,7 @@ def write_matches(path: Path, queries: list[str], references: list[str], found: 
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
-        writer.writerows(zip(matches.queries, matches.references, map(float, matches.scores), strict=True))
+        writer.writerows(zip(matches.queries, matches.references, matches.scores.tolist(), strict=True))
 
 
 def read_matches(path: Path) -> Matches:
