@@ -35,7 +35,8 @@ def fit_principal(parts: Sequence[Matrix]) -> Principal:
     if not count:
         raise DataError("PCA needs training descriptors, found none")
     mean = sum(block.sum(axis=0) for block in _blocks(parts)) / count
-    covariance = sum((block - mean).T @ (block - mean) for block in _blocks(parts)) / count
+    gaps = (block - mean for block in _blocks(parts))
+    covariance = sum(gap.T @ gap for gap in gaps) / count
     variances, columns = np.linalg.eigh(covariance)  # ascending
     rank = np.count_nonzero(variances > _NO_VARIANCE * (variances.sum() + mean @ mean))
     axes = np.linalg.qr(columns[:, ::-1][:, :rank], mode="complete").Q.T

@@ -66,7 +66,7 @@ def _sharpened(
 
 def _read(files: dict[str, Path]) -> list[Descriptors]:
     """Training, query and reference descriptors of the first file, with those of the others beside them: all reduced to
-    the first's dimensions along the principal axes of the training descriptors, one set in memory at a time.
+    the first's dimensions along the principal axes of the training descriptors, one set after another.
     """
     sets = ("train", "query", "reference")
     if len(files) == 1:

@@ -42,6 +42,14 @@ def test_lengths_beyond_float32_are_searched_too(seed: int) -> None:
     np.testing.assert_allclose(best_pairs(queries, rows, 90).scores, [pair[0] for pair in best], rtol=1e-12)
 
 
+def test_a_row_whose_score_is_no_number_in_float32_is_found() -> None:
+    rows = np.zeros((21, 16), np.float32)
+    rows[:20, 0] = 1e18 * np.arange(1, 21)
+    rows[20] = 2e20 * np.array([1, -1] * 7 + [1, 1])
+    found = inner_product_neighbours(np.full((25, 16), 1e19, np.float32), rows, 2)
+    assert found.positions.tolist() == [[20, 19]] * 25
+
+
 @pytest.mark.parametrize("others", [0, 3000])
 def test_equal_descriptors_of_full_size_score_0_and_come_before_nearly_equal_ones(others: int) -> None:
     rows = rows_of("unit", 0, 40 + others, 256)
