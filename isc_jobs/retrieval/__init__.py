@@ -1,1 +1,4 @@
-"""Retrieval: exact search, negative embedding subtraction, submission files, metrics. No torch."""
+"""Retrieval: exact search, PCA, negative embedding subtraction, score normalisation, submission files, metrics.
+
+No torch.
+"""

@@ -1,5 +1,10 @@
-"""Exact nearest neighbours, and the best pairs under one global cap."""
+"""Exact nearest neighbours, and the best pairs under one global cap.
 
+Candidates are found in float32, fast, and ranked in float64: a candidate is left out only where float32's rounding
+cannot have kept it from the result. So scores and order are those of float64, and equal rows have equal scores.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import faiss
@@ -9,15 +14,17 @@ from numpy.typing import NDArray
 from isc_jobs.spec.errors import DataError
 
 Matrix = NDArray[np.float32]
+_Wide = NDArray[np.float64]
 _QUERIES_AT_ONCE = 4096
-_BLOCK_BYTES = 64 << 20  # of scores held at once
+_BLOCK_BYTES = 64 << 20  # of scores or rows held at once
+_SPARE = 4  # neighbours fetched beyond those wanted, which mostly settles what is near the edge
 _WIDEST = 2048  # neighbours that faiss finds at once on a GPU
 
 
 class Neighbours(NamedTuple):
     """(n, k) scores, best first, and positions of the k nearest rows."""
 
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float64]
     positions: NDArray[np.int64]
 
 
@@ -26,88 +33,173 @@ class RankedPairs(NamedTuple):
 
     queries: NDArray[np.int64]
     references: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float64]
 
 
-_NO_PAIRS = RankedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+_NO_PAIRS = RankedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
-def inner_product_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
-    """The k rows (all, if they are fewer) of largest inner product with each query; equal ones by position."""
-    return _search(faiss.IndexFlatIP(rows.shape[1]), queries, rows, k, sign=1)
+def silent(_done: int) -> None:
+    """Nothing is said of the work done."""
 
 
-def l2_neighbours(queries: Matrix, rows: Matrix, k: int) -> Neighbours:
-    """The k rows (all, if they are fewer) of smallest distance; the score is -(squared L2 distance)."""
-    return _search(faiss.IndexFlatL2(rows.shape[1]), queries, rows, k, sign=-1)
+def inner_product_neighbours(
+    queries: Matrix, rows: Matrix, k: int, report: Callable[[int], None] = silent
+) -> Neighbours:
+    """The k rows (all, if they are fewer) of largest inner product with each query; equal ones by position.
 
-
-def _search(index: Any, queries: Matrix, rows: Matrix, k: int, sign: int) -> Neighbours:
-    check_finite("queries", queries)
-    check_finite("rows searched", rows)
-    k = min(k, len(rows))
-    found = Neighbours(np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64))
-    if not found.scores.size:
-        return found
-    if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
-        index = faiss.index_cpu_to_all_gpus(index)
-    index.add(np.ascontiguousarray(rows, np.float32))
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        part = slice(start, start + _QUERIES_AT_ONCE)
-        block = np.ascontiguousarray(queries[part], np.float32)
-        found.scores[part], found.positions[part] = _settled(index, block, k, k + 1, sign)
-    return found
-
-
-def _settled(index: Any, block: Matrix, k: int, width: int, sign: int) -> Neighbours:
-    """The best k of ``width`` neighbours, the lowest positions first among equals.
-
-    faiss drops any of several equal rows at its edge: where the k-th score still holds there, more are fetched.
+    ``report`` is told after every block how many queries are done. Raises DataError for NaN or infinity.
     """
-    width = min(width, index.ntotal, max(k, _WIDEST))
-    scores, positions = index.search(block, width)
-    scores = sign * scores + np.float32(0)  # adding 0 turns -0 into 0
-    order = np.lexsort((positions, -scores), axis=1)[:, :k]
-    best = Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
-    tied = best.scores[:, -1] == scores.min(axis=1)
-    if tied.any() and width < min(index.ntotal, _WIDEST):
-        best.scores[tied], best.positions[tied] = _settled(index, block[tied], k, 4 * width, sign)
-    return best
+    return _Search(_inner_products, faiss.IndexFlatIP, 1, queries, rows).nearest(k, report)
+
+
+def l2_neighbours(queries: Matrix, rows: Matrix, k: int, report: Callable[[int], None] = silent) -> Neighbours:
+    """The k rows (all, if they are fewer) of smallest distance; the score is -(squared L2 distance).
+
+    Equal ones by position; ``report`` and errors as of ``inner_product_neighbours``.
+    """
+    return _Search(_nearness, faiss.IndexFlatL2, -1, queries, rows).nearest(k, report)
+
+
+def _inner_products(queries_nd: _Wide, rows_nkd: _Wide) -> _Wide:
+    return np.asarray(np.einsum("nd,nkd->nk", queries_nd, rows_nkd))
+
+
+def _nearness(queries_nd: _Wide, rows_nkd: _Wide) -> _Wide:
+    gaps = rows_nkd - queries_nd[:, None]
+    return np.asarray(0 - np.einsum("nkd,nkd->nk", gaps, gaps))
+
+
+class _Search:
+    """The nearest of ``rows`` by a score: faiss proposes, float64 decides."""
+
+    def __init__(
+        self, score: Callable[[_Wide, _Wide], _Wide], index: Callable[[int], Any], sign: int,
+        queries: Matrix, rows: Matrix,
+    ) -> None:  # fmt: skip
+        """``sign`` times faiss's value is the score."""
+        check_finite("queries", queries)
+        check_finite("rows searched", rows)
+        self._score, self._sign, self._queries, self._rows = score, sign, queries, rows
+        self._doubt = _rounding(queries, rows)
+        self._index = index(rows.shape[1])
+        if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
+            self._index = faiss.index_cpu_to_all_gpus(self._index)
+        self._index.add(np.ascontiguousarray(rows, np.float32))
+
+    def nearest(self, k: int, report: Callable[[int], None]) -> Neighbours:
+        count, k = len(self._queries), min(k, len(self._rows))
+        found = Neighbours(np.zeros((count, k)), np.zeros((count, k), np.int64))
+        for start in range(0, count if k else 0, _QUERIES_AT_ONCE):
+            which = np.arange(start, min(start + _QUERIES_AT_ONCE, count))
+            found.scores[which], found.positions[which] = self._settled(which, k, k + _SPARE)
+            report(int(which[-1]) + 1)
+        return found
+
+    def _settled(self, which: NDArray[np.int64], k: int, width: int) -> Neighbours:
+        """The best k of ``width`` proposed for the queries ``which``; more are fetched for those still in doubt.
+
+        A row that was not proposed scores at most the last proposal and float32's rounding.
+        """
+        width = min(width, len(self._rows))
+        if width > _WIDEST:
+            return self._scanned(which, k)
+        proposed, positions = self._index.search(np.ascontiguousarray(self._queries[which], np.float32), width)
+        scores = self._scores(which, positions)
+        order = np.lexsort((positions, -scores), axis=1)[:, :k]
+        best = Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
+        open_ = (positions < 0).any(axis=1)  # faiss leaves places empty where float32 overflows
+        if width < len(self._rows):
+            open_ |= ~(best.scores[:, -1] > self._sign * proposed[:, -1] + self._doubt[which])
+        if open_.any():
+            rest, all_ = which[open_], width == len(self._rows)
+            again = self._scanned(rest, k) if all_ else self._settled(rest, k, 4 * width)
+            best.scores[open_], best.positions[open_] = again
+        return best
+
+    def _scores(self, which: NDArray[np.int64], positions: NDArray[np.int64]) -> _Wide:
+        scores = np.empty(positions.shape)
+        step = max(1, _BLOCK_BYTES // (8 * positions.shape[1] * max(1, self._rows.shape[1])))
+        for start in range(0, len(which), step):
+            part = slice(start, start + step)
+            queries, rows = self._queries[which[part]], self._rows[positions[part]]
+            scores[part] = self._score(queries.astype(np.float64), rows.astype(np.float64))
+        return scores
+
+    def _scanned(self, which: NDArray[np.int64], k: int) -> Neighbours:
+        """Every row in float64: for thousands of equal rows, and for values beyond float32's range when squared."""
+        step = max(1, _BLOCK_BYTES // (8 * max(1, self._rows.shape[1])))
+        found = Neighbours(np.empty((len(which), k)), np.empty((len(which), k), np.int64))
+        for place, query in enumerate(self._queries[which].astype(np.float64)):
+            blocks = (self._rows[start : start + step] for start in range(0, len(self._rows), step))
+            scores = np.concatenate([self._score(query[None], block[None].astype(np.float64))[0] for block in blocks])
+            found.positions[place] = np.argsort(-scores, kind="stable")[:k]
+            found.scores[place] = scores[found.positions[place]]
+        return found
+
+
+def _rounding(queries: Matrix, rows: Matrix) -> _Wide:
+    """(n,) the most by which a float32 score of a query may be off, in whatever order its products are summed.
+
+    d products lose at most d units of rounding of |q||r| (Higham, Accuracy and Stability, 2002, section 3.1).
+    Infinite where float32 may overflow.
+    """
+    single = np.finfo(np.float32)
+    sizes = (lengths(queries) + lengths(rows).max(initial=0)) ** 2
+    bound = (queries.shape[1] + 8) * (float(single.eps) / 2 * sizes + float(single.tiny))
+    return np.where(sizes < float(single.max) / 4, bound, np.inf)
 
 
 def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
-    """The ``cap`` pairs of smallest L2 distance among all; score -(squared distance).
+    """The ``cap`` pairs of smallest L2 distance among all; score -(squared distance); equal ones by position.
 
     Memory is bounded by a block of queries times the references and three times the cap.
+    Raises DataError for NaN or infinity.
     """
     check_finite("queries", queries)
     check_finite("references", references)
-    if cap < 1:
-        return _NO_PAIRS
-    squares = np.einsum("ij,ij->i", references, references)
-    block = max(1, _BLOCK_BYTES // max(1, len(references) * 4))
-    best = _NO_PAIRS
-    threshold = -np.inf
-    for start in range(0, len(queries), block):
-        part = queries[start : start + block]
-        scores = 2 * (part @ references.T) - squares - np.einsum("ij,ij->i", part, part)[:, None]
-        rows, columns = np.nonzero(scores >= threshold)
-        more = RankedPairs(
-            rows + start, columns.astype(np.int64), np.minimum(scores[rows, columns], 0).astype(np.float32)
-        )
-        best = _best(_joined(best, more), cap)
-        if len(best.scores) == cap:
-            threshold = float(best.scores[-1])
-    return best
+    best, least = _NO_PAIRS, -np.inf
+    if cap < 1 or not len(references):
+        return best
+    doubt = float(_rounding(queries, references).max(initial=0))
+    step = max(1, _BLOCK_BYTES // (len(references) * 4))
+    for start in range(0, len(queries), step):
+        rows, columns = _candidates(queries[start : start + step], references, cap, least, doubt)
+        scores = _pair_scores(queries, references, rows + start, columns)
+        best = _joined(best, RankedPairs(rows + start, columns, scores))
+        if len(best.scores) > 2 * cap:
+            best = _best(best, cap)
+            least = float(best.scores[-1])
+    return _best(best, cap)
+
+
+def _candidates(
+    queries: Matrix, references: Matrix, cap: int, least: float, doubt: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the pairs that may score ``least`` or more and be among a block's best ``cap``."""
+    with np.errstate(over="ignore", invalid="ignore"):  # then the doubt is infinite, and every pair a candidate
+        squares = [np.einsum("ij,ij->i", part, part) for part in (queries, references)]
+        scores = 2 * (queries @ references.T) - squares[1] - squares[0][:, None]
+        chosen = ~(scores < least - doubt)
+        if np.count_nonzero(chosen) > cap:
+            cut = float(np.partition(scores[chosen], -cap)[-cap])
+            chosen &= ~(scores < cut - 2 * doubt)
+    rows, columns = np.nonzero(chosen)
+    return rows, columns
+
+
+def _pair_scores(queries: Matrix, references: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Wide:
+    scores = np.empty(len(rows))
+    step = max(1, _BLOCK_BYTES // (8 * max(1, queries.shape[1])))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        found = references[columns[part]].astype(np.float64)
+        scores[part] = _nearness(queries[rows[part]].astype(np.float64), found[:, None])[:, 0]
+    return scores
 
 
 def _best(pairs: RankedPairs, cap: int) -> RankedPairs:
-    if len(pairs.scores) > 2 * cap > 0:
-        cut = np.partition(pairs.scores, len(pairs.scores) - cap)[len(pairs.scores) - cap]
-        keep = pairs.scores >= cut
-        pairs = _taken(pairs, keep)
-    order = np.lexsort((pairs.references, pairs.queries, -pairs.scores))[:cap]
-    return _taken(pairs, order)
+    return _taken(pairs, np.lexsort((pairs.references, pairs.queries, -pairs.scores))[:cap])
 
 
 def _joined(a: RankedPairs, b: RankedPairs) -> RankedPairs:
@@ -119,6 +211,11 @@ def _joined(a: RankedPairs, b: RankedPairs) -> RankedPairs:
 
 def _taken(pairs: RankedPairs, which: NDArray[Any]) -> RankedPairs:
     return RankedPairs(pairs.queries[which], pairs.references[which], pairs.scores[which])
+
+
+def lengths(rows: Matrix) -> NDArray[np.float64]:
+    """(n,) Euclidean lengths of rows (n, d), in float64."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))
 
 
 def check_finite(name: str, rows: Matrix) -> None:

@@ -76,17 +76,24 @@ class Matches:
     scores: NDArray[np.float64]
 
 
+def matches_of(queries: list[str], references: list[str], found: Neighbours) -> Matches:
+    """Every query's neighbours as claimed pairs: the ``MAX_ROWS`` surest if there are more, the first among equals."""
+    kept = np.sort(np.argsort(-found.scores, axis=None, kind="stable")[:MAX_ROWS])
+    width = found.scores.shape[1]
+    return Matches(
+        [queries[place // width] for place in kept.tolist()],
+        [references[place] for place in found.positions.ravel()[kept].tolist()],
+        found.scores.ravel()[kept].astype(np.float64),
+    )
+
+
 def write_matches(path: Path, queries: list[str], references: list[str], found: Neighbours) -> None:
-    """Write every query's neighbours as query_id,reference_id,score: the ``MAX_ROWS`` surest if there are more."""
-    kept = np.ones(found.scores.size, bool)
-    kept[np.argsort(-found.scores, axis=None, kind="stable")[MAX_ROWS:]] = False
+    """Write ``matches_of`` as query_id,reference_id,score, with all digits of the score: reading it loses nothing."""
+    matches = matches_of(queries, references, found)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
-        rows = zip(queries, found.scores, found.positions, kept.reshape(found.scores.shape), strict=True)
-        for query, scores, positions, wanted in rows:
-            pairs = zip(scores[wanted], positions[wanted], strict=True)
-            writer.writerows((query, references[place], f"{score:.9g}") for score, place in pairs)
+        writer.writerows(zip(matches.queries, matches.references, matches.scores.tolist(), strict=True))
 
 
 def read_matches(path: Path) -> Matches:

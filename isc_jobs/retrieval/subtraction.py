@@ -1,34 +1,49 @@
-"""Negative embedding subtraction (arXiv:2112.04323, section 3.4)."""
+"""Negative embedding subtraction (arXiv:2112.04323, section 3.4); sums are in float64, rows in float32."""
+
+from collections.abc import Callable
 
 import numpy as np
 
-from isc_jobs.retrieval.search import Matrix, inner_product_neighbours
+from isc_jobs.retrieval.search import Matrix, inner_product_neighbours, lengths, silent
+
+_ROWS_AT_ONCE = 4096
 
 
-def smooth(rows: Matrix, neighbours: int, power: float) -> Matrix:
-    """DBA: each row (n, d) becomes the normalised sum of its neighbours and itself, weighted by similarity^power."""
-    found = inner_product_neighbours(rows, rows, neighbours)
+def smooth(rows: Matrix, neighbours: int, power: float, report: Callable[[int], None] = silent) -> Matrix:
+    """DBA: each row (n, d) becomes the normalised sum of its nearest rows, itself included, by inner product.
+
+    Weights are |similarity|^power with the similarity's sign. ``report`` is told how many rows are searched.
+    """
+    found = inner_product_neighbours(rows, rows, neighbours, report)
     weights = np.sign(found.scores) * np.abs(found.scores) ** power
     result = np.empty_like(rows)
-    for start in range(0, len(rows), 8192):
-        part = slice(start, start + 8192)
-        result[part] = np.einsum("nk,nkd->nd", weights[part], rows[found.positions[part]])
-    return normalised(result)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        sums = np.einsum("nk,nkd->nd", weights[part], rows[found.positions[part]], dtype=np.float64)
+        result[part] = normalised(sums)
+    return result
 
 
-def subtract_negatives(rows: Matrix, negatives: Matrix, neighbours: int, beta: float) -> Matrix:
-    """Rows (n, d) minus beta times the mean of their nearest negatives (m, d), normalised; no negatives, no change."""
+def subtract_negatives(
+    rows: Matrix, negatives: Matrix, neighbours: int, beta: float, report: Callable[[int], None] = silent
+) -> Matrix:
+    """Rows (n, d) minus beta times the mean of their nearest negatives (m, d), normalised; no negatives, no change.
+
+    Nearest by inner product, all if they are fewer. ``report`` is told how many rows are searched.
+    """
     if not len(negatives):
         return normalised(rows)
-    found = inner_product_neighbours(rows, negatives, neighbours)
+    found = inner_product_neighbours(rows, negatives, neighbours, report)
     result = np.empty_like(rows)
-    for start in range(0, len(rows), 8192):
-        part = slice(start, start + 8192)
-        result[part] = rows[part] - beta * negatives[found.positions[part]].mean(axis=1)
-    return normalised(result)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        result[part] = normalised(rows[part] - beta * negatives[found.positions[part]].mean(axis=1, dtype=np.float64))
+    return result
 
 
-def normalised(rows: Matrix) -> Matrix:
-    """Rows of length 1; a row of zeros stays."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+def normalised(rows: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Matrix:
+    """Rows of length 1, float32; a row of zeros stays."""
+    sizes = lengths(rows)[:, None]
+    result = np.empty(rows.shape, np.float32)
+    np.divide(rows, np.where(sizes > 0, sizes, 1), out=result, casting="same_kind")
+    return result

@@ -60,17 +60,21 @@ def build_pipeline(settings: Settings, source: str, source_digest: str) -> Pipel
     )  # fmt: skip
     trainings = _trainings(values, download)
     extracts = _extracts(values, download, trainings)
+    compared, joined = (
+        [extracts[f"extract-{name}"] for name in names] + [extracts["extract"]]
+        for names in (settings.evaluate.compare, settings.postprocess.concatenate)
+    )
     postprocess = Stage(
         name="postprocess", program="postprocess", settings={"postprocess": values["postprocess"]},
-        inputs={"extract": extracts[-1].ref}, execution={"compute": values["compute"]},
+        inputs={stage.name: stage.ref for stage in joined}, execution={"compute": values["compute"]},
     )  # fmt: skip
     evaluate = Stage(
         name="evaluate", program="evaluate",
         settings={"evaluate": values["evaluate"], "queries": values["extract"]["queries"]},
-        inputs={stage.name: stage.ref for stage in (download, *trainings, *extracts, postprocess)},
+        inputs={stage.name: stage.ref for stage in (download, *trainings, *compared, postprocess)},
         execution={"compute": values["compute"]},
     )  # fmt: skip
-    return (download, *trainings, *extracts, postprocess, evaluate)
+    return (download, *trainings, *extracts.values(), postprocess, evaluate)
 
 
 def _trainings(values: dict[str, Any], download: Stage) -> list[Stage]:
@@ -87,12 +91,17 @@ def _trainings(values: dict[str, Any], download: Stage) -> list[Stage]:
     return list(stages.values())
 
 
-def _extracts(values: dict[str, Any], download: Stage, trainings: list[Stage]) -> list[Stage]:
-    """The compared extractions first, then the final one, named plainly ``extract``."""
+def _extracts(values: dict[str, Any], download: Stage, trainings: list[Stage]) -> dict[str, Stage]:
+    """By name: the compared and the concatenated extractions first, then the final one, named plainly ``extract``."""
     weights = {stage.name.removeprefix("train-"): stage for stage in trainings}
-    compared = [_extract(values, download, f"extract-{name}", weights.get(name), {"target_set": "qr"})
-                for name in values["evaluate"]["compare"]]  # fmt: skip
-    return [*compared, _extract(values, download, "extract", trainings[-1], {})]
+    joined = values["postprocess"]["concatenate"]
+    stages = [
+        _extract(
+            values, download, f"extract-{name}", weights.get(name), {"target_set": "qrt" if name in joined else "qr"}
+        )
+        for name in dict.fromkeys((*values["evaluate"]["compare"], *joined))
+    ]
+    return {stage.name: stage for stage in (*stages, _extract(values, download, "extract", trainings[-1], {}))}
 
 
 def _extract(
@@ -112,7 +121,7 @@ def with_weights(pipeline: Pipeline, before: str, digest: str) -> Pipeline:
     """The pipeline in which a given weights file (SHA-256 ``digest``) stands for the training that ends before
     stage ``before``; trainings up to it, and comparisons with them, are left out.
 
-    Raises UsageError if ``before`` takes no weights.
+    Raises UsageError if ``before`` takes no weights, or if descriptors of a training left out are to be concatenated.
     """
     names = [stage.name for stage in pipeline]
     target = find_stage(pipeline, before)
@@ -123,7 +132,17 @@ def with_weights(pipeline: Pipeline, before: str, digest: str) -> Pipeline:
     weights = Stage(name="weights", program="weights", parameters={"sha256": digest})
     dropped = {name for name in names[: names.index(replaced.stage) + 1] if name.startswith("train-")}
     dropped |= {f"extract-{name.removeprefix('train-')}" for name in dropped}
+    _check_concatenated(find_stage(pipeline, "postprocess"), dropped, before)
     return _rewire([weights, *(stage for stage in pipeline if stage.name not in dropped)], replaced.stage, dropped)
+
+
+def _check_concatenated(postprocess: Stage, dropped: set[str], before: str) -> None:
+    lost = [name.removeprefix("extract-") for name in postprocess.inputs if name in dropped]
+    if lost:
+        raise UsageError(
+            f"--weights with --from {before} leave out the training of {', '.join(lost)}, whose descriptors "
+            "postprocess.concatenate asks for: set postprocess.concatenate=[], or train"
+        )
 
 
 def _rewire(stages: list[Stage], replaced: str, dropped: set[str]) -> Pipeline:

@@ -141,17 +141,34 @@ class Extract(Frozen):
     target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]
     input_size: Annotated[int, Field(ge=32)]
     batch: PositiveInt
-    test_time_augmentation: bool
+    # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
+    test_time_augmentation: Literal["none", "mirror", "full"]
+
+
+class ScoreNormalisation(Frozen):
+    """Scores of a query less ``weight`` times its mean similarity to its nearest training descriptors."""
+
+    neighbours: PositiveInt
+    weight: NonNegativeFloat
 
 
 class Postprocess(Frozen):
-    """DBA of the training descriptors, then negative embedding subtraction."""
+    """Concatenation, DBA of the training descriptors, negative embedding subtraction, score normalisation."""
 
+    # Trainings whose descriptors stand beside v107's, reduced to as many dimensions as v107's by PCA.
+    concatenate: tuple[Literal["v83", "v86", "v98"], ...] = Field(strict=False)
     dba_neighbours: PositiveInt
     dba_power: NonNegativeFloat
     negative_neighbours: PositiveInt
     beta: NonNegativeFloat
+    score_normalisation: ScoreNormalisation | None
     top_k: PositiveInt
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.concatenate)) < len(self.concatenate):
+            raise ValueError(f"concatenate names a training twice: {', '.join(self.concatenate)}")
+        return self
 
 
 class Evaluate(Frozen):

@@ -19,6 +19,7 @@ from isc_jobs.retrieval.submission import (
     Descriptors,
     GroundTruth,
     Matches,
+    matches_of,
     read_descriptors,
     read_ground_truth,
     read_matches,
@@ -89,14 +90,8 @@ def _score(name: str, artifact: Artifact, file: str, truth: GroundTruth, results
 
 
 def _top(queries: Descriptors, references: Descriptors, k: int) -> Matches:
-    """The matching track's rows: k nearest references of each query."""
-    found = l2_neighbours(queries.rows, references.rows, k)
-    width = found.positions.shape[1]
-    return Matches(
-        [id_ for id_ in queries.ids for _ in range(width)],
-        [references.ids[place] for place in found.positions.ravel()],
-        found.scores.ravel().astype(float),
-    )  # fmt: skip
+    """The matching track's rows: k nearest references of each query, under the track's cap."""
+    return matches_of(queries.ids, references.ids, l2_neighbours(queries.rows, references.rows, k))
 
 
 def _numbers(scores: Scores) -> dict[str, float]:
@@ -198,7 +193,7 @@ def _galleries(ctx: Context, row: _Row, truth: GroundTruth, most: int) -> list[S
     ]
     examples = choose_examples(ranked, truth.pairs, most)
     show = _Pictures(ctx)
-    unit = "The score is minus the squared L2 distance: 0 is the same descriptor."
+    unit = "The score is minus the squared L2 distance of the descriptors."
     return [
         Section("Matches", f"Originals found first, from the surest to the least sure. {unit}",
                 gallery(examples.matches, show)),

@@ -129,8 +129,9 @@ class _Extractor:
     def describe(
         self, sets: dict[str, ShardSet], shards: Sequence[_Shard]
     ) -> Iterator[tuple[_Shard, NDArray[np.float32]]]:  # fmt: skip
-        """Each shard's descriptors (n, d); summed over sizes and mirror images if asked for."""
-        factors = (1 / math.sqrt(2), 1.0, math.sqrt(2)) if self._extract.test_time_augmentation else (1.0,)
+        """Each shard's descriptors (n, d): of a picture's views the sum, normalised."""
+        full = self._extract.test_time_augmentation == "full"
+        factors = (1 / math.sqrt(2), 1.0, math.sqrt(2)) if full else (1.0,)
         pictures = _Pictures(sets, [round(self._extract.input_size * factor) for factor in factors])
         loader = iter(self._loader(pictures, self._batches(sets, shards)))
         done = self._total - _pictures(shards)
@@ -152,7 +153,7 @@ class _Extractor:
         describe = self._model if self._trained or self._whitened else self._model.features
         for pixels in batches:
             x = normalise(pixels.to(self._device, non_blocking=True))
-            for view in (x, x.flip(-1)) if self._extract.test_time_augmentation else (x,):
+            for view in (x,) if self._extract.test_time_augmentation == "none" else (x, x.flip(-1)):
                 with autocast(self._precision, self._device):
                     total = total + describe(view).float()
         return functional.normalize(total)

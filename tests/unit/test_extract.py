@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from download_stage import Killed, context, make_source, output, picture, run
-from torch.nn import functional
 
 from isc_jobs.spec.errors import DataError, Terminated
 from isc_jobs.spec.profile import load_settings
@@ -104,16 +103,26 @@ def test_rows_are_the_descriptors_of_the_pictures_in_their_order(data: Context, 
             assert file[name].dtype == np.float32
 
 
-def test_augmentation_sums_sizes_and_mirror_images(data: Context, tmp_path: Path) -> None:
-    ctx = extraction(data, tmp_path, extract={"test_time_augmentation": True, "target_set": "q"})
-    assert body(ctx) == {"query": 1}
+@pytest.mark.parametrize(
+    ("choice", "sizes", "mirrored"), [("none", (32,), False), ("mirror", (32,), True), ("full", (23, 32, 45), True)]
+)
+def test_augmentation_sums_sizes_and_mirror_images(
+    data: Context, tmp_path: Path, choice: str, sizes: tuple[int, ...], mirrored: bool
+) -> None:
+    """Sizes are 32 / sqrt 2 = 22.6, 32, 32 * sqrt 2 = 45.3."""
+    ctx = extraction(data, tmp_path, extract={"test_time_augmentation": choice, "target_set": "r"})
+    assert body(ctx) == {"reference": 3}
     model = build_model(SETTINGS.model, pretrained=True, gem_p=SETTINGS.model.gem_eval_p).eval()
-    encoded = ShardSet(output(data), "query_phase2").read(0)
+    pictures = ShardSet(output(data), "reference")
+    expected = []
     with torch.inference_mode():
-        views = [normalise(load_resized(encoded, size)[None]) for size in (23, 32, 45)]
-        total = sum(model.features(view) + model.features(view.flip(-1)) for view in views)
+        for encoded in map(pictures.read, range(3)):
+            views = [load_resized(encoded, size)[None] for size in sizes]
+            views += [view[:, :, ::-1].copy() for view in views] if mirrored else []
+            total = torch.cat([model.features(normalise(view)) for view in views]).sum(0)
+            expected.append((total / total.norm()).numpy())
     with h5py.File(ctx.out / "descriptors.h5") as file:
-        np.testing.assert_allclose(file["query"][:], functional.normalize(torch.as_tensor(total)), atol=1e-5)
+        np.testing.assert_allclose(file["reference"][:], np.stack(expected), atol=1e-5)
 
 
 def test_loader_processes_change_nothing(data: Context, whole: bytes, tmp_path: Path) -> None:

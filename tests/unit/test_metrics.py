@@ -1,16 +1,18 @@
 """The challenge's rules: ties, queries that count, empty references, the cap over all queries."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_retrieval import KINDS, all_pairs, metric, rows_of
 
-from isc_jobs.retrieval.metrics import evaluate_files, rank_descriptors, score_matches
-from isc_jobs.retrieval.search import Matrix
-from isc_jobs.retrieval.submission import Descriptors, GroundTruth, Matches, write_descriptors
-from isc_jobs.spec.errors import DataError
+from isc_jobs.retrieval.metrics import evaluate_files, rank_descriptors, score_matches, threshold_at_precision
+from isc_jobs.retrieval.search import l2_neighbours
+from isc_jobs.retrieval.submission import Descriptors, GroundTruth, Matches, write_descriptors, write_matches
+from isc_jobs.spec.errors import DataError, UsageError
 
 
 def matches(*rows: tuple[str, str, float]) -> Matches:
@@ -45,36 +47,26 @@ def test_no_results_score_zero() -> None:
     assert (scores.uap, scores.recall_at_p90) == (0.0, 0.0)
 
 
-def slow_uap(queries: Matrix, references: Matrix, true: set[tuple[int, int]], per_query: int) -> float:
-    """uAP by a full sort of all pairs, written from the definition."""
-    every = [
-        (float(((q - r) ** 2).sum()), i, j) for i, q in enumerate(queries) for j, r in enumerate(references)
-    ]  # fmt: skip
-    kept = sorted(every)[: per_query * len(queries)]
-    kept.sort(key=lambda pair: (pair[0], pair[1:] in true))
-    hits, uap = 0, 0.0
-    for place, (_, i, j) in enumerate(kept, start=1):
-        if (i, j) in true:
-            hits += 1
-            uap += hits / place / len(true)
-    return uap
-
-
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("seed", range(5))
-def test_the_descriptor_track_equals_a_full_sort(tmp_path: Path, seed: int, tied: bool) -> None:
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(0, 999), st.integers(1, 14), st.integers(1, 30), st.integers(1, 4))
+def test_both_tracks_equal_a_full_sort(kind: str, seed: int, n: int, m: int, per_query: int) -> None:
+    """References hold the queries too, so that with many kinds true and false pairs are tied."""
+    queries = rows_of(kind, seed, n, 3)
+    references = np.vstack((rows_of(kind, seed, m, 3), queries))
     rng = np.random.default_rng(seed)
-    queries, references = rng.normal(size=(20, 3)), rng.normal(size=(30, 3))
-    if tied:
-        queries, references = np.round(queries), np.round(references)
-    parts = queries.astype(np.float32), references.astype(np.float32)
-    true = {(i, int(rng.integers(30))) for i in range(12)}
-    ids = [f"Q{i:05d}" for i in range(20)], [f"R{i:06d}" for i in range(30)]
-    write_descriptors(tmp_path / "s.h5", Descriptors(ids[0], parts[0]), Descriptors(ids[1], parts[1]))
-    rows = [f"{ids[0][i]},{ids[1][j]}" for i, j in sorted(true)] + [f"{ids[0][i]}," for i in range(12, 20)]
-    (tmp_path / "truth.csv").write_text("query_id,reference_id\n" + "\n".join(rows) + "\n")
-    found = evaluate_files(tmp_path / "s.h5", tmp_path / "truth.csv").uap
-    assert found == pytest.approx(slow_uap(parts[0], parts[1], true, 10), abs=1e-6)
+    ids = [f"Q{i:05d}" for i in range(n)], [f"R{i:06d}" for i in range(m + n)]
+    pairs = {(ids[0][i], ids[1][int(rng.integers(m + n))]) for i in rng.integers(0, n, n)}
+    rows = sorted(pairs) + [(ids[0][i], "") for i in range(n) if rng.random() < 0.3]
+    every = [(score, ids[0][i], ids[1][j]) for score, i, j in all_pairs(queries, references)]
+    with TemporaryDirectory() as folder:
+        h5, csv, named = (Path(folder) / name for name in ("s.h5", "s.csv", "truth.csv"))
+        write_descriptors(h5, Descriptors(ids[0], queries), Descriptors(ids[1], references))
+        write_matches(csv, *ids, l2_neighbours(queries, references, per_query))
+        named.write_text("query_id,reference_id\n" + "".join(f"{q},{r}\n" for q, r in rows))
+        whole, matching = evaluate_files(h5, named), evaluate_files(csv, named)
+    assert (whole.uap, whole.recall_at_p90) == pytest.approx(metric(every[: 10 * n], rows), abs=1e-6)
+    best = [result for id_ in ids[0] for result in [r for r in every if r[1] == id_][:per_query]]
+    assert (matching.uap, matching.recall_at_p90) == pytest.approx(metric(best, rows), abs=1e-6)
 
 
 def test_the_cap_is_over_all_queries_together() -> None:
@@ -92,25 +84,52 @@ def test_unknown_ids_of_the_ground_truth_are_named(tmp_path: Path) -> None:
         evaluate_files(tmp_path / "s.h5", tmp_path / "truth.csv")
 
 
-def slow_scores(results: list[tuple[float, str, str]], known: GroundTruth) -> tuple[float, float]:
-    ranked = sorted((r for r in results if r[1] in known.queries), key=lambda r: (-r[0], (r[1], r[2]) in known.pairs))
-    hits, uap, best = 0, 0.0, 0.0
-    for place, (_, query, reference) in enumerate(ranked, start=1):
-        if (query, reference) in known.pairs:
-            hits += 1
-            uap += hits / place / len(known.pairs)
-        if hits / place >= 0.9:
-            best = max(best, hits / len(known.pairs))
-    return uap, best
+KNOWN = [("0", "0"), ("1", "2"), ("2", "2"), ("3", "1"), ("4", "")]
+SCORED = st.dictionaries(st.tuples(st.integers(0, 5), st.integers(0, 5)), st.sampled_from([0.0, 0.5, 1.0]), max_size=30)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.tuples(st.integers(0, 5), st.integers(0, 5)), st.sampled_from([0.0, 0.5, 1.0]), max_size=30))
+@given(SCORED)
 def test_metrics_equal_the_definition_with_many_ties(pairs: dict[tuple[int, int], float]) -> None:
-    known = truth(("0", "0"), ("1", "2"), ("2", "2"), ("3", "1"), ("4", ""))
+    known = truth(*KNOWN)
     results = [(score, str(query), str(reference)) for (query, reference), score in pairs.items()]
     ours = score_matches(matches(*((query, reference, score) for score, query, reference in results)), known)
-    assert (ours.uap, ours.recall_at_p90) == pytest.approx(slow_scores(results, known), abs=1e-9)
+    assert (ours.uap, ours.recall_at_p90) == pytest.approx(metric(results, KNOWN), abs=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCORED, st.sampled_from([0.05, 0.25, 1 / 3, 0.5, 0.9, 1.0]))
+def test_the_threshold_is_the_lowest_score_that_keeps_the_precision(
+    pairs: dict[tuple[int, int], float], precision: float
+) -> None:
+    rows = [(str(query), str(reference), score) for (query, reference), score in pairs.items()]
+    expected = None
+    for least in (1.0, 0.5, 0.0):
+        right = [(q, r) in KNOWN for q, r, score in rows if score >= least and q != "5"]  # 5 is not named
+        if any(score == least for q, _, score in rows if q != "5") and sum(right) >= precision * len(right):
+            expected = least
+    assert threshold_at_precision(matches(*rows), truth(*KNOWN), precision) == expected
+
+
+def test_a_threshold_needs_the_precision_to_be_reached_and_possible() -> None:
+    named = truth(("Q1", "R1"), ("Q2", "R2"))
+    rising = matches(("Q1", "R2", 3), ("Q1", "R1", 2), ("Q2", "R2", 1))
+    assert threshold_at_precision(rising, named, 0.6) == 1.0  # 0, 1/2, 2/3
+    assert threshold_at_precision(rising, named, 0.7) is None
+    assert threshold_at_precision(matches(), named, 0.7) is None
+    for precision in (0.0, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="expected a number above 0, at most 1"):
+            threshold_at_precision(rising, named, precision)
+
+
+@pytest.mark.parametrize(("queries", "references"), [(0, 3), (2, 0), (1, 1)])
+def test_sets_without_or_with_one_row_are_ranked(queries: int, references: int) -> None:
+    ranked = rank_descriptors(
+        Descriptors(["Q1", "Q2"][:queries], np.ones((queries, 4), np.float32)),
+        Descriptors(["R1", "R2", "R3"][:references], np.ones((references, 4), np.float32)),
+    )
+    assert list(zip(ranked.queries, ranked.references, strict=True)) == [("Q1", "R1")] * (queries * references == 1)
+    assert score_matches(ranked, truth(("Q1", "R1"))).uap == float(queries * references == 1)
 
 
 def test_matches_of_another_phase_are_refused_and_not_scored_as_zero(tmp_path: Path) -> None:

@@ -54,6 +54,36 @@ def test_weights_may_start_a_later_training() -> None:
     assert "train-v98" not in [stage.name for stage in pipeline]
 
 
+def test_concatenated_trainings_are_extracted_once_and_scored_only_if_compared() -> None:
+    pipeline = demo("postprocess.concatenate=[v98, v86]", "evaluate.compare=[untrained, v98]")
+    names = [stage.name for stage in pipeline if stage.program == "extract"]
+    assert names == ["extract-untrained", "extract-v98", "extract-v86", "extract"]
+    sets = [find_stage(pipeline, name).settings["extract"]["target_set"] for name in names]
+    assert sets == ["qr", "qrt", "qrt", "qrt"]
+    assert list(find_stage(pipeline, "postprocess").inputs) == ["extract-v98", "extract-v86", "extract"]
+    assert find_stage(pipeline, "extract-v86").inputs["weights"].stage == "train-v86"
+    scored = [name for name in find_stage(pipeline, "evaluate").inputs if name.startswith("extract")]
+    assert scored == ["extract-untrained", "extract-v98", "extract"]
+
+
+def test_concatenation_reruns_the_extraction_that_needs_training_images_and_what_follows() -> None:
+    assert changed("postprocess.concatenate=[v98]") == ["extract-v98", "postprocess", "evaluate"]
+    assert changed("postprocess.score_normalisation={neighbours: 5, weight: 1}") == ["postprocess", "evaluate"]
+    joined = find_stage(demo("postprocess.concatenate=[v98]"), "postprocess").key
+    retrained = find_stage(demo("postprocess.concatenate=[v98]", "trainings.v98.lr=0.1"), "postprocess").key
+    assert joined != retrained
+
+
+def test_given_weights_cannot_stand_for_a_concatenated_training() -> None:
+    both = demo("postprocess.concatenate=[v86, v98]")
+    with pytest.raises(UsageError, match=r"--from extract leave out the training of v86, v98.*concatenate=\[\]"):
+        with_weights(both, "extract", "f" * 64)
+    with pytest.raises(UsageError, match="leave out the training of v86, whose"):
+        with_weights(both, "train-v98", "f" * 64)
+    kept = with_weights(demo("postprocess.concatenate=[v98]"), "train-v98", "f" * 64)
+    assert set(find_stage(kept, "postprocess").inputs) == {"extract", "extract-v98"}
+
+
 def test_weights_for_a_stage_without_them_are_refused() -> None:
     with pytest.raises(UsageError, match="expected one of train-v86"):
         with_weights(demo(), "postprocess", "f" * 64)

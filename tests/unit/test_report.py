@@ -15,6 +15,7 @@ from isc_jobs.report.charts import Chart, Line, draw, smoothed, thinned, ticks
 from isc_jobs.report.gallery import Result, choose_examples, data_uri, gallery
 from isc_jobs.report.page import Section, page, table
 from isc_jobs.report.sections import data_tables, duration, training_figure
+from isc_jobs.retrieval import submission
 from isc_jobs.retrieval.submission import Descriptors, write_descriptors
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.stages import evaluate
@@ -199,6 +200,17 @@ def test_the_stage_scores_every_input_there_is(tmp_path: Path) -> None:
     for text in ("v107 + postprocess", "<h2>Matches</h2>", "<h2>Misses</h2>", "<h2>False matches</h2>", "train-v83"):
         assert text in html
     assert not re.search(r"https?://|@import|url\(", html)
+
+
+@pytest.mark.parametrize(("most", "uap"), [(3, 0.25), (500_000, 0.25 + 0.5 * 2 / 6)])
+def test_the_matching_track_s_cap_holds_for_descriptors_without_a_file_of_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, uap: float
+) -> None:
+    """Q0 is R0 (true) and Q1 is R1 (false), both of score 0; the cap leaves one more, which is not Q1 and R2 (true)."""
+    monkeypatch.setattr(submission, "MAX_ROWS", most)
+    evaluated(tmp_path, "Q0,R0\nQ1,R2\n", ("extract",))
+    rows = json.loads((tmp_path / "work/out/scores.json").read_text())["rows"]
+    assert rows[0]["matching"]["uap"] == pytest.approx(uap, abs=1e-5)
 
 
 def test_without_ground_truth_the_report_says_so(tmp_path: Path) -> None:

@@ -1,36 +1,82 @@
-"""Exact search keeps the lowest positions among equal rows, whatever faiss does at its edge."""
+"""Exact search equals float64 on easy and hard rows, and keeps the lowest positions among equal ones."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_retrieval import KINDS, all_pairs, first, inner, nearness, rows_of
 
-from isc_jobs.retrieval.search import Matrix, Neighbours, best_pairs, inner_product_neighbours, l2_neighbours
-from isc_jobs.retrieval.subtraction import normalised, smooth, subtract_negatives
+from isc_jobs.retrieval.search import best_pairs, inner_product_neighbours, l2_neighbours
+from isc_jobs.retrieval.subtraction import normalised
 from isc_jobs.spec.errors import DataError
 
 
-def few_values(seed: int, count: int, dimensions: int) -> Matrix:
-    """Rows of -1, 0 and 1: most scores are tied, and sums are exact in float32."""
-    return np.random.default_rng(seed).integers(-1, 2, (count, dimensions)).astype(np.float32)
-
-
-def slow(scores: Matrix, k: int) -> Neighbours:
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Neighbours(np.take_along_axis(scores, order, 1), order)
-
-
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 300), st.integers(1, 5), st.integers(1, 12))
-def test_neighbours_equal_a_stable_sort_of_all_scores(seed: int, n: int, m: int, d: int, k: int) -> None:
-    queries, rows = few_values(seed, n, d), few_values(seed + 1, m, d)
-    distances = ((queries[:, None] - rows[None]) ** 2).sum(axis=2)
-    for found, expected in (
-        (inner_product_neighbours(queries, rows, k), slow(queries @ rows.T, k)),
-        (l2_neighbours(queries, rows, k), slow(-distances, k)),
-    ):
-        np.testing.assert_array_equal(found.positions, expected.positions)
-        np.testing.assert_array_equal(found.scores, expected.scores)
+@given(
+    st.sampled_from(KINDS), st.integers(0, 999), st.integers(1, 25), st.integers(1, 120), st.integers(1, 9),
+    st.integers(1, 12),
+)  # fmt: skip
+def test_neighbours_and_their_order_are_those_of_float64(
+    kind: str, seed: int, n: int, m: int, d: int, k: int
+) -> None:  # fmt: skip
+    rows = rows_of(kind, seed, m, d)
+    queries = np.vstack((rows_of(kind, seed + 1, n, d), rows[:5]))
+    for search, score in ((inner_product_neighbours, inner), (l2_neighbours, nearness)):
+        found = search(queries, rows, k)
+        for place, query in enumerate(queries):
+            scores = [score(query, row) for row in rows]
+            best = first(scores, k)
+            assert found.positions[place].tolist() == best
+            np.testing.assert_allclose(found.scores[place], [scores[i] for i in best], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lengths_beyond_float32_are_searched_too(seed: int) -> None:
+    queries, rows = rows_of("any length", seed, 30, 6), rows_of("any length", seed + 50, 40, 6)
+    for search, score in ((inner_product_neighbours, inner), (l2_neighbours, nearness)):
+        scores = np.array([[score(query, row) for row in rows] for query in queries])
+        np.testing.assert_allclose(search(queries, rows, 7).scores, -np.sort(-scores)[:, :7], rtol=1e-12)
+    best = all_pairs(queries, rows)[:90]
+    np.testing.assert_allclose(best_pairs(queries, rows, 90).scores, [pair[0] for pair in best], rtol=1e-12)
+
+
+def test_a_row_whose_score_is_no_number_in_float32_is_found() -> None:
+    rows = np.zeros((21, 16), np.float32)
+    rows[:20, 0] = 1e18 * np.arange(1, 21)
+    rows[20] = 2e20 * np.array([1, -1] * 7 + [1, 1])
+    found = inner_product_neighbours(np.full((25, 16), 1e19, np.float32), rows, 2)
+    assert found.positions.tolist() == [[20, 19]] * 25
+
+
+@pytest.mark.parametrize("others", [0, 3000])
+def test_equal_descriptors_of_full_size_score_0_and_come_before_nearly_equal_ones(others: int) -> None:
+    rows = rows_of("unit", 0, 40 + others, 256)
+    near = normalised(rows[:40] + 3e-6 * rows_of("unit", 1, 40, 256))
+    references = np.vstack((near, rows))
+    found = l2_neighbours(rows[:40], references, 2)
+    assert found.positions.tolist() == [[40 + i, i] for i in range(40)]
+    assert not found.scores[:, 0].any()
+    pairs = best_pairs(rows[:40], references, 40)
+    assert (pairs.queries.tolist(), pairs.references.tolist()) == (list(range(40)), list(range(40, 80)))
+    assert not pairs.scores.any()
+
+
+def test_thousands_of_equal_rows_come_by_position() -> None:
+    rows = np.ones((5000, 4), np.float32)
+    rows[4990] = 2
+    found = l2_neighbours(np.ones((3, 4), np.float32), rows, 3)
+    assert found.positions.tolist() == [[0, 1, 2]] * 3
+    found = inner_product_neighbours(np.ones((3, 4), np.float32), rows, 3)
+    assert found.positions.tolist() == [[4990, 0, 1]] * 3
+
+
+def test_the_report_counts_queries_up_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isc_jobs.retrieval.search._QUERIES_AT_ONCE", 3)
+    said: list[int] = []
+    l2_neighbours(rows_of("unit", 0, 7, 4), rows_of("unit", 1, 9, 4), 2, said.append)
+    assert said == [3, 6, 7]
 
 
 def test_many_equal_rows_come_by_position_across_query_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +87,7 @@ def test_many_equal_rows_come_by_position_across_query_blocks(monkeypatch: pytes
 
 
 def test_nothing_to_search_is_an_empty_answer() -> None:
-    some, none = few_values(0, 3, 4), np.zeros((0, 4), np.float32)
+    some, none = rows_of("few values", 0, 3, 4), np.zeros((0, 4), np.float32)
     assert inner_product_neighbours(some, none, 5).positions.shape == (3, 0)
     assert l2_neighbours(none, some, 2).positions.shape == (0, 2)
     assert best_pairs(none, some, 0).scores.shape == (0,)
@@ -49,41 +95,27 @@ def test_nothing_to_search_is_an_empty_answer() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_best_pairs_refuse_values_that_are_not_finite(value: float) -> None:
-    rows = few_values(0, 4, 3)
-    rows[2, 1] = value
-    with pytest.raises(DataError, match="1 of 4 descriptors hold NaN or infinity, first row 2"):
-        best_pairs(few_values(1, 2, 3), rows, 5)
+@pytest.mark.parametrize("search", [inner_product_neighbours, l2_neighbours, best_pairs])
+def test_values_that_are_not_finite_are_refused(search: Callable[..., object], value: float) -> None:
+    good, bad = rows_of("unit", 1, 2, 3), rows_of("unit", 0, 4, 3)
+    bad[2, 1] = value
+    for arguments in ((good, bad), (bad, good)):
+        with pytest.raises(DataError, match="1 of 4 descriptors hold NaN or infinity, first row 2"):
+            search(*arguments, 5)
 
 
-def test_best_pairs_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, references = few_values(3, 40, 3), few_values(4, 50, 3)
-    whole = best_pairs(queries, references, 77)
-
-    monkeypatch.setattr("isc_jobs.retrieval.search._BLOCK_BYTES", 3 * 50 * 4)
-    for ours, expected in zip(best_pairs(queries, references, 77), whole, strict=True):
-        np.testing.assert_array_equal(ours, expected)
-
-
-def test_zero_rows_and_missing_negatives_stay_finite() -> None:
-    rows = np.zeros((2, 4), np.float32)
-    rows[1, 0] = 2
-    assert normalised(rows).tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
-    assert subtract_negatives(rows, np.zeros((0, 4), np.float32), 10, 0.35).tolist() == normalised(rows).tolist()
-    assert np.isfinite(smooth(rows, 10, 3.0)).all()
-
-
-def test_fewer_rows_than_neighbours_and_nan() -> None:
-    assert inner_product_neighbours(few_values(0, 3, 8), few_values(1, 4, 8), 10).positions.shape == (3, 4)
-    with pytest.raises(DataError, match="NaN"):
-        l2_neighbours(np.full((1, 8), np.nan, np.float32), few_values(1, 4, 8), 2)
-
-
-@pytest.mark.parametrize("cap", [1, 5, 40, 1000])
-def test_the_best_pairs_are_those_of_a_full_sort_ties_included(cap: int) -> None:
-    queries, references = few_values(0, 20, 3), few_values(1, 15, 3)
-    every = [(-float(((q - r) ** 2).sum()), i, j) for i, q in enumerate(queries) for j, r in enumerate(references)]
-    expected = sorted(every, key=lambda pair: (-pair[0], pair[1], pair[2]))[:cap]
-    found = best_pairs(queries, references, cap)
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(KINDS), st.integers(0, 999), st.integers(1, 20), st.integers(1, 25), st.integers(1, 6),
+    st.sampled_from([1, 2, 5, 17, 40, 1000]), st.sampled_from([1, 300, 1 << 20]),
+)  # fmt: skip
+def test_the_best_pairs_are_those_of_a_full_sort_whatever_the_block(
+    kind: str, seed: int, n: int, m: int, d: int, cap: int, block_bytes: int
+) -> None:  # fmt: skip
+    queries, references = rows_of(kind, seed, n, d), rows_of(kind, seed + n % 2, m, d)  # seed + 0: the same rows
+    expected = all_pairs(queries, references)[:cap]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("isc_jobs.retrieval.search._BLOCK_BYTES", block_bytes)
+        found = best_pairs(queries, references, cap)
     assert list(zip(found.queries.tolist(), found.references.tolist(), strict=True)) == [pair[1:] for pair in expected]
-    np.testing.assert_allclose(found.scores, [pair[0] for pair in expected], atol=1e-6)
+    np.testing.assert_allclose(found.scores, [pair[0] for pair in expected], atol=1e-12)

@@ -20,6 +20,15 @@ def test_isc21_states_the_recipe() -> None:
     assert [row.negative_margin for row in rows] == [1.0, 1.0, 1.0, 1.1]
 
 
+def test_isc21_postprocesses_as_the_original_without_the_options() -> None:
+    settings = load_settings("isc21")
+    assert settings.extract.test_time_augmentation == "none"
+    assert settings.postprocess.model_dump() == {
+        "concatenate": (), "dba_neighbours": 10, "dba_power": 3.0, "negative_neighbours": 10, "beta": 0.35,
+        "score_normalisation": None, "top_k": 10,
+    }  # fmt: skip
+
+
 def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
     changed = load_settings("demo", ["trainings.v83.lr=0.5"])
     assert changed.trainings.v83.lr == 0.5
@@ -35,6 +44,11 @@ def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
         ("trainings.v86.start=v98", "v86.start is 'v98', expected one of pretrained, v83"),
         ("trainings.v98.epochs=9", "epochs 9 is above schedule_epochs"),
         ("extract.target_set=x", "extract.target_set"),
+        ("extract.test_time_augmentation=true", "extract.test_time_augmentation: input should be 'none', 'mirror'"),
+        ("postprocess.concatenate=[v86, v98, v86]", "concatenate names a training twice: v86, v98, v86"),
+        ("postprocess.concatenate=[v107]", "postprocess.concatenate.0: input should be 'v83', 'v86' or 'v98'"),
+        ("postprocess.score_normalisation.weight=1", "postprocess.score_normalisation.neighbours: missing"),
+        ("postprocess.score_normalisation={neighbours: 5, weight: -1}", "score_normalisation.weight: input should be"),
         ("model=3", "model"),
         ("nonsense", "expected key=value"),
         ("a..b=1", "expected key=value"),

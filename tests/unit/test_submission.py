@@ -107,8 +107,21 @@ def test_of_too_many_matches_the_surest_are_written(tmp_path: Path, monkeypatch:
     found = Neighbours(np.array([[3, 1], [9, 2]], np.float32), np.array([[0, 1], [1, 0]]))
     write_matches(tmp_path / "m.csv", ["Q1", "Q2"], ["R1", "R2"], found)
     lines = (tmp_path / "m.csv").read_text().splitlines()
-    assert lines == ["query_id,reference_id,score", "Q1,R1,3", "Q2,R2,9", "Q2,R1,2"]
+    assert lines == ["query_id,reference_id,score", "Q1,R1,3.0", "Q2,R2,9.0", "Q2,R1,2.0"]
     assert len(read_matches(tmp_path / "m.csv").queries) == 3
+
+
+def test_a_full_challenge_file_is_cut_to_the_rows_allowed_and_can_be_evaluated(tmp_path: Path) -> None:
+    queries, references = [f"Q{i:05d}" for i in range(50_010)], [f"R{i:06d}" for i in range(10)]
+    scores = -np.random.default_rng(0).random((50_010, 10))
+    scores[7] = 0
+    found = Neighbours(scores, np.tile(np.arange(10), (50_010, 1)))
+    write_matches(tmp_path / "m.csv", queries, references, found)
+    (tmp_path / "truth.csv").write_text("query_id,reference_id\nQ00007,R000000\n")
+    read = read_matches(tmp_path / "m.csv")
+    assert len(read.queries) == 500_000
+    np.testing.assert_array_equal(np.sort(read.scores), np.sort(scores, axis=None)[100:])  # to the last digit
+    assert evaluate_files(tmp_path / "m.csv", tmp_path / "truth.csv").uap == pytest.approx(1 / 10)
 
 
 def test_perfect_files_score_one(tmp_path: Path) -> None:
