@@ -11,11 +11,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from isc_jobs.matching.calibration import Curve
 from isc_jobs.matching.pictures import Picture
 from isc_jobs.report.charts import Chart, Line, draw, thinned
 from isc_jobs.report.gallery import Example, Shown, gallery
 from isc_jobs.report.page import Section, figure, page, table
+from isc_jobs.retrieval.metrics import Scores
 from isc_jobs.retrieval.submission import Matches
 from isc_jobs.spec.settings import Matching
 from isc_jobs.vision.decode import BadImage, decode_rgb
@@ -39,7 +39,7 @@ class Found:
     """All that the files show."""
 
     matches: Matches  # by query id, then score
-    curve: Curve | None
+    curve: Scores | None
     threshold: Threshold
     pictures: Mapping[str, Mapping[str, Picture]]  # by set and id
     bad: Sequence[tuple[str, str, str]]  # set, id, reason
@@ -103,7 +103,7 @@ def _numbers(found: Found) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _points(curve: Curve) -> list[tuple[float, float, float]]:
+def _points(curve: Scores) -> list[tuple[float, float, float]]:
     places = [round(place) for place, _ in thinned([(float(place), 0.0) for place in range(len(curve.scores))])]
     return [(float(curve.scores[p]), float(curve.precision[p]), float(curve.recall[p])) for p in places]
 

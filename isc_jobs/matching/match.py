@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from isc_jobs.matching.calibration import Curve, Sampled, choose_sample, curve_of
+from isc_jobs.matching.calibration import Sampled, choose_sample
 from isc_jobs.matching.chunks import Chunks, Matrix
 from isc_jobs.matching.describing import Answer, Job, describe
 from isc_jobs.matching.found import Found, Threshold, write_found
 from isc_jobs.matching.pictures import Listing, Picture, list_pictures
 from isc_jobs.matching.search import nearest
+from isc_jobs.retrieval.metrics import Scores, score_matches
 from isc_jobs.retrieval.submission import GroundTruth, Matches, read_ground_truth
 from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
 from isc_jobs.spec.errors import DataError, UsageError
@@ -71,7 +72,7 @@ def find_copies(request: Request) -> Iterator[str]:
     if request.negatives:
         search.subtract(settings.postprocess)
     matches = search.copies(request.top_k or settings.matching.top_k)
-    curve = curve_of(matches, truth) if truth else search.estimate(sample) if sample else None
+    curve = score_matches(matches, truth) if truth else search.estimate(sample) if sample else None
     by = "ground truth" if truth else f"edited copies of {len(sample)} references" if sample else "option"
     found = Found(
         matches=matches, curve=curve, threshold=_threshold(request, curve, by, settings.matching),
@@ -135,7 +136,7 @@ def _job(request: Request, digest: str, work: Path, listings: dict[str, Listing]
     )  # fmt: skip
 
 
-def _threshold(request: Request, curve: Curve | None, by: str, settings: Matching) -> Threshold:
+def _threshold(request: Request, curve: Scores | None, by: str, settings: Matching) -> Threshold:
     place = curve.lowest(settings.precision) if curve else None
     if request.threshold is not None:
         return Threshold(request.threshold, "option", None, None)
@@ -203,7 +204,7 @@ class _Search:
             _rounded(scores[rows, columns]),
         )
 
-    def estimate(self, sample: list[Sampled]) -> Curve | None:
+    def estimate(self, sample: list[Sampled]) -> Scores | None:
         """The curve of the sample's edited copies; None if too many of them are bad to tell anything."""
         references = self._sets["references"]
         places = {picture.id: place for place, picture in enumerate(references.pictures)}
@@ -221,7 +222,7 @@ class _Search:
         ids = [one.picture.id for one in made]
         answers = [references.pictures[place].id for place in positions[:, 0]]
         truth = GroundTruth(frozenset(ids), frozenset((one.picture.id, one.picture.id) for one in staying))
-        return curve_of(Matches(ids, answers, _rounded(scores[:, 0])), truth)
+        return score_matches(Matches(ids, answers, _rounded(scores[:, 0])), truth)
 
 
 def _rounded(

@@ -23,12 +23,24 @@ RESULTS_PER_QUERY = 10
 
 @dataclass(frozen=True)
 class Scores:
-    """uAP, recall at precision 90, and the curve they come from (precision and recall after each result)."""
+    """uAP, recall at precision 90, and the curve they come from: each result's score, precision and recall there."""
 
     uap: float
     recall_at_p90: float
+    scores: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+
+    def lowest(self, precision: float) -> int | None:
+        """Place of the last result down to whose score so large a share is true; None if there is none.
+
+        Results of one score stand or fall together. Raises UsageError for a precision not above 0 and at most 1.
+        """
+        if not 0 < precision <= 1:
+            raise UsageError(f"precision {precision}: expected a number above 0, at most 1")
+        last_of_its_score = np.diff(self.scores, append=-np.inf) != 0
+        good = np.flatnonzero(last_of_its_score & (self.precision >= precision))
+        return int(good[-1]) if len(good) else None
 
 
 def score_matches(matches: Matches, truth: GroundTruth) -> Scores:
@@ -36,36 +48,15 @@ def score_matches(matches: Matches, truth: GroundTruth) -> Scores:
 
     Results are ranked by (score, not correct) descending: among equal scores wrong ones come first.
     """
-    _, hits, precision = _ranked(matches, truth)
-    recall = hits / len(truth.pairs)
-    uap = float((precision * np.diff(recall, prepend=0)).sum())
-    good = recall[precision >= 0.9]
-    return Scores(uap, float(good.max(initial=0)), precision, recall)
-
-
-def threshold_at_precision(matches: Matches, truth: GroundTruth, precision: float) -> float | None:
-    """The lowest score s such that of all claimed pairs of score s or more a share of ``precision`` is true.
-
-    Pairs of one score stand or fall together. None if there is no such score. Raises UsageError for a precision
-    that is not above 0 and at most 1.
-    """
-    if not 0 < precision <= 1:
-        raise UsageError(f"precision {precision}: expected a number above 0, at most 1")
-    scores, _, found = _ranked(matches, truth)
-    last_of_its_score = np.diff(scores, append=-np.inf) != 0
-    good = scores[last_of_its_score & (found >= precision)]
-    return float(good[-1]) if len(good) else None
-
-
-def _ranked(
-    matches: Matches, truth: GroundTruth
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
-    """Scores of the named queries' pairs in their ranking, hits and precision after each."""
     kept = [i for i, query in enumerate(matches.queries) if query in truth.queries]
     correct = np.array([(matches.queries[i], matches.references[i]) in truth.pairs for i in kept], bool)
     order = np.lexsort((correct, -matches.scores[kept]))
     hits = np.cumsum(correct[order])
-    return matches.scores[kept][order], hits, hits / np.arange(1, len(hits) + 1)
+    precision = hits / np.arange(1, len(hits) + 1)
+    recall = hits / len(truth.pairs)
+    uap = float((precision * np.diff(recall, prepend=0)).sum())
+    good = recall[precision >= 0.9]
+    return Scores(uap, float(good.max(initial=0)), matches.scores[kept][order], precision, recall)
 
 
 def rank_descriptors(

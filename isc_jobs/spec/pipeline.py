@@ -9,7 +9,7 @@ from isc_jobs.spec.settings import TRAINING_NAMES, Settings
 from isc_jobs.spec.stage import InputRef, StageSpec, stage_key
 
 # A program's version is bumped whenever its results change, so that old outputs are not reused.
-PROGRAM_VERSIONS = {"download": 3, "weights": 1, "train": 3, "extract": 2, "postprocess": 2, "evaluate": 3}
+PROGRAM_VERSIONS = {"download": 3, "weights": 1, "train": 3, "extract": 2, "postprocess": 3, "evaluate": 4}
 
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 
@@ -94,24 +94,17 @@ def _trainings(values: dict[str, Any], download: Stage) -> list[Stage]:
 def _extracts(values: dict[str, Any], download: Stage, trainings: list[Stage]) -> dict[str, Stage]:
     """By name: the compared and the concatenated extractions first, then the final one, named plainly ``extract``."""
     weights = {stage.name.removeprefix("train-"): stage for stage in trainings}
-    joined = values["postprocess"]["concatenate"]
-    stages = [
-        _extract(
-            values, download, f"extract-{name}", weights.get(name), {"target_set": "qrt" if name in joined else "qr"}
-        )
-        for name in dict.fromkeys((*values["evaluate"]["compare"], *joined))
-    ]
-    return {stage.name: stage for stage in (*stages, _extract(values, download, "extract", trainings[-1], {}))}
+    names = dict.fromkeys((*values["evaluate"]["compare"], *values["postprocess"]["concatenate"]))
+    stages = [_extract(values, download, f"extract-{name}", weights.get(name)) for name in names]
+    return {stage.name: stage for stage in (*stages, _extract(values, download, "extract", trainings[-1]))}
 
 
-def _extract(
-    values: dict[str, Any], download: Stage, name: str, weights: Stage | None, changes: dict[str, Any]
-) -> Stage:
+def _extract(values: dict[str, Any], download: Stage, name: str, weights: Stage | None) -> Stage:
     """With no ``weights`` input the descriptors are the pretrained backbone's pooled features, whitened if so named."""
     inputs = {"data": download.ref} | ({"weights": weights.ref} if weights else {})
     return Stage(
         name=name, program="extract", inputs=inputs,
-        settings={"model": values["model"], "extract": values["extract"] | changes}
+        settings={"model": values["model"], "extract": values["extract"]}
         | ({"whitened": True} if name == "extract-whitened" else {}),
         execution={"compute": values["compute"]},
     )  # fmt: skip

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isc_jobs.matching.calibration import Curve, Sampled, choose_sample, curve_of
+from isc_jobs.matching.calibration import Sampled, choose_sample
 from isc_jobs.matching.chunks import Chunks, Matrix
 from isc_jobs.matching.describing import Answer
 from isc_jobs.matching.found import Found, Threshold, write_found
 from isc_jobs.matching.match import _Search, _Set
 from isc_jobs.matching.pictures import Listing, Picture, list_pictures
 from isc_jobs.matching.search import nearest
+from isc_jobs.retrieval.metrics import Scores, score_matches
 from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import GroundTruth, Matches
 from isc_jobs.retrieval.subtraction import normalised
@@ -169,20 +170,20 @@ def test_the_threshold_is_the_lowest_score_that_keeps_the_precision() -> None:
         [f"q{n}" for n in range(len(right))], ["a" if good else "b" for good in right], -np.arange(len(right)) / 10
     )
     truth = GroundTruth(frozenset(matches.queries), frozenset((f"q{n}", "a") for n in range(len(right))))
-    curve = curve_of(matches, truth)
+    curve = score_matches(matches, truth)
     place = curve.lowest(0.9)
     assert place == 19  # 18 of 20
     assert curve.scores[place] == pytest.approx(-1.9)
     assert curve.recall[place] == pytest.approx(18 / 23)
     assert curve.lowest(0.99) == 8
     wrong_first = Matches(["q1", "q0", "other"], ["a", "b", "a"], np.array([-0.5, -0.5, 0.0]))
-    assert curve_of(wrong_first, truth).lowest(0.9) is None  # among equals the wrong one comes first
-    assert curve_of(wrong_first, truth).scores.tolist() == [-0.5, -0.5]  # the other is no query of the truth
+    assert score_matches(wrong_first, truth).lowest(0.9) is None  # among equals the wrong one comes first
+    assert score_matches(wrong_first, truth).scores.tolist() == [-0.5, -0.5]  # the other is no query of the truth
 
 
 def found_of(matches: Matches, pictures: list[Picture], threshold: float | None = None, bad: int = 0) -> Found:
     named = {found.id: found for found in pictures}
-    curve = Curve(np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]))
+    curve = Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]))
     return Found(
         matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5),
         pictures={"queries": named, "references": named}, bad=[("queries", "<b>.jpg", "empty file")] * bad, model={},

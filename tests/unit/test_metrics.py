@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_retrieval import KINDS, all_pairs, metric, rows_of
 
-from isc_jobs.retrieval.metrics import evaluate_files, rank_descriptors, score_matches, threshold_at_precision
+from isc_jobs.retrieval.metrics import evaluate_files, rank_descriptors, score_matches
 from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import Descriptors, GroundTruth, Matches, write_descriptors, write_matches
 from isc_jobs.spec.errors import DataError, UsageError
@@ -108,18 +108,20 @@ def test_the_threshold_is_the_lowest_score_that_keeps_the_precision(
         right = [(q, r) in KNOWN for q, r, score in rows if score >= least and q != "5"]  # 5 is not named
         if any(score == least for q, _, score in rows if q != "5") and sum(right) >= precision * len(right):
             expected = least
-    assert threshold_at_precision(matches(*rows), truth(*KNOWN), precision) == expected
+    scores = score_matches(matches(*rows), truth(*KNOWN))
+    place = scores.lowest(precision)
+    assert (None if place is None else scores.scores[place]) == expected
 
 
 def test_a_threshold_needs_the_precision_to_be_reached_and_possible() -> None:
     named = truth(("Q1", "R1"), ("Q2", "R2"))
     rising = matches(("Q1", "R2", 3), ("Q1", "R1", 2), ("Q2", "R2", 1))
-    assert threshold_at_precision(rising, named, 0.6) == 1.0  # 0, 1/2, 2/3
-    assert threshold_at_precision(rising, named, 0.7) is None
-    assert threshold_at_precision(matches(), named, 0.7) is None
+    assert score_matches(rising, named).lowest(0.6) == 2  # precisions 0, 1/2, 2/3
+    assert score_matches(rising, named).lowest(0.7) is None
+    assert score_matches(matches(), named).lowest(0.7) is None
     for precision in (0.0, 1.1, float("nan")):
         with pytest.raises(UsageError, match="expected a number above 0, at most 1"):
-            threshold_at_precision(rising, named, precision)
+            score_matches(rising, named).lowest(precision)
 
 
 @pytest.mark.parametrize(("queries", "references"), [(0, 3), (2, 0), (1, 1)])
