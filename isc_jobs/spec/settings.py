@@ -91,6 +91,8 @@ class Training(Frozen):
     negative_margin: PositiveFloat
     memory_size: PositiveInt  # entries
     batch_norm: Literal["train", "frozen"]  # frozen: all statistics of the start are kept
+    koleo_weight: NonNegativeFloat  # of the entropy regulariser, which spreads a batch's embeddings; 0: without it
+    hard_group: PositiveInt  # images near one another that share a batch; 1: batches of a uniform shuffle
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -102,6 +104,10 @@ class Training(Frozen):
             raise ValueError("pairs are trained without views: set views to null")
         if self.samples == "images" and self.views is None:
             raise ValueError("images need views: state them, or set samples to pairs")
+        if self.samples == "pairs" and self.hard_group > 1:
+            raise ValueError(f"hard_group {self.hard_group} groups images, samples are pairs: set hard_group to 1")
+        if self.global_batch % self.hard_group:
+            raise ValueError(f"global_batch {self.global_batch} is not divisible by hard_group {self.hard_group}")
         return self
 
 
@@ -131,6 +137,7 @@ class Compute(Frozen):
     loader_workers: NonNegativeInt  # per process
     threads: PositiveInt  # per process, on CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    compile: bool  # a training's model by torch.compile, which needs a C++ compiler on the machine
     checkpoint_every_steps: PositiveInt
 
 

@@ -15,10 +15,12 @@ from isc_jobs.store.checkpoints import load_latest, prune, save_checkpoint
 from isc_jobs.training.checkpoint import load_weights, write_checkpoint
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
+from isc_jobs.training.hard_groups import Neighbours
 from isc_jobs.training.loop import Hooks, Trainer, history_csv, train
+from isc_jobs.training.neighbours import find_neighbours
 from isc_jobs.training.schedule import seed_of
 from isc_jobs.training.whitening import whiten_head
-from isc_jobs.vision.model import build_model
+from isc_jobs.vision.model import DescriptorModel, build_model
 from isc_jobs.vision.shards import ShardSet
 
 _STATE = "state.pt"
@@ -33,15 +35,19 @@ def body(ctx: Context) -> dict[str, Any] | None:
     torch.set_num_threads(compute.threads)
     with join_world() as world:
         samples = open_samples(training, ctx.input("data"))
-        trainer = _start(ctx, training, compute, world)
-        place = f"rank {world.rank} of {world.size} on {world.device.type}"
-        ctx.log(f"{len(samples)} {training.samples}, {place}, from step {trainer.step}", every_rank=True)
         hooks = Hooks(
             progress=ctx.progress,
             save=lambda step, state: _save(ctx, step, state),
             stop_requested=lambda: ctx.stop_requested,
+            log=ctx.log,
         )
-        train(trainer, samples, hooks)
+        model = _starting_model(ctx, training, world)
+        neighbours = _neighbours(ctx, model, training, compute, world, hooks)
+        trainer = Trainer(model=model, training=training, compute=compute, world=world)
+        _resume(ctx, trainer)
+        place = f"rank {world.rank} of {world.size} on {world.device.type}"
+        ctx.log(f"{len(samples)} {training.samples}, {place}, from step {trainer.step}", every_rank=True)
+        train(trainer, samples, hooks, neighbours)
         return _finish(ctx, trainer)
 
 
@@ -60,7 +66,8 @@ def weights_file(artifact: Artifact) -> Path:
     return artifact.path(name if name in artifact.names() else "weights.pth.tar")
 
 
-def _start(ctx: Context, training: Training, compute: Compute, world: World) -> Trainer:
+def _starting_model(ctx: Context, training: Training, world: World) -> DescriptorModel:
+    """With the weights that the training begins with, whether or not it goes on from a checkpoint."""
     torch.manual_seed(seed_of(training, 0))
     settings = Model.model_validate(ctx.spec.settings["model"])
     model = build_model(settings, pretrained="start" not in ctx.spec.inputs)
@@ -68,12 +75,24 @@ def _start(ctx: Context, training: Training, compute: Compute, world: World) -> 
         load_weights(model, weights_file(ctx.input("start")))
     elif settings.head == "whitened":
         whiten_head(model, ShardSet(ctx.input("data"), "train"), training.input_size, world.device)
-    trainer = Trainer(model=model, training=training, compute=compute, world=world)
-    folder = ctx.work / f"resume-{world.rank}"
+    return model
+
+
+def _neighbours(
+    ctx: Context, model: DescriptorModel, training: Training, compute: Compute, world: World, hooks: Hooks
+) -> Neighbours | None:
+    if training.hard_group == 1:
+        return None
+    images = ShardSet(ctx.input("data"), "train")
+    return find_neighbours(model, images, training.input_size, compute, world, hooks)
+
+
+def _resume(ctx: Context, trainer: Trainer) -> None:
+    """Go on from the last attempt's checkpoint, if there is one."""
+    folder = ctx.work / f"resume-{trainer.world.rank}"
     folder.mkdir(exist_ok=True)
     if load_latest(ctx.store, ctx.spec.key, folder) is not None:
         trainer.load(folder / _STATE)
-    return trainer
 
 
 def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:

@@ -34,11 +34,12 @@ class GlooBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised and activated, the same shape."""
-        mean, variance = self._statistics(x) if self.training else (self.running_mean, self.running_var)
+        exact = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # mixed precision is too coarse for sums
+        mean, variance = self._statistics(exact) if self.training else (self.running_mean, self.running_var)
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        normed = (x - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
-        return cast("Tensor", self.act(self.drop(normed)))
+        normed = (exact - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+        return cast("Tensor", self.act(self.drop(normed.to(x.dtype))))
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance (c,) over all ranks; moves the running ones."""

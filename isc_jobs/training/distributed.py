@@ -59,6 +59,13 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
     return torch.cat(parts)
 
 
+def merge_parts(table: Tensor, world: World) -> Tensor:
+    """The table of which each rank has filled its rows and left zeros elsewhere, in place; the same on every rank."""
+    if world.size > 1:
+        distributed.all_reduce(table)
+    return table
+
+
 def any_rank(flag: bool, world: World) -> bool:
     """Whether the flag is up on any rank."""
     if world.size == 1:

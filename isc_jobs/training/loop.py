@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,17 +16,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from isc_jobs.spec.errors import DataError, Terminated
+from isc_jobs.spec.errors import DataError, Terminated, UsageError
 from isc_jobs.spec.settings import Compute, Training
 from isc_jobs.training.batch_norm import synchronise, train_mode
 from isc_jobs.training.dataset import Samples
 from isc_jobs.training.distributed import World, any_rank, gather_rows, share_state
+from isc_jobs.training.hard_groups import Neighbours
+from isc_jobs.training.koleo import koleo_loss
 from isc_jobs.training.loss import Loss, contrastive_loss
 from isc_jobs.training.memory_bank import MemoryBank
 from isc_jobs.training.schedule import Batches, build_optimiser, learning_rate
 from isc_jobs.vision.model import DescriptorModel, normalise
 
-HISTORY = ("step", "epoch", "loss", "positive_loss", "negative_loss", "lr", "seconds")
+HISTORY = ("step", "epoch", "loss", "positive_loss", "negative_loss", "koleo_loss", "lr", "seconds")
 
 
 @dataclass(kw_only=True)
@@ -34,6 +38,7 @@ class Hooks:
     progress: Callable[..., None]
     save: Callable[[int, dict[str, Any]], None]  # step, state
     stop_requested: Callable[[], bool]
+    log: Callable[[str], None]  # a line for people
 
 
 @dataclass(kw_only=True)
@@ -52,13 +57,16 @@ class Trainer:
         self.model.to(self.world.device).to(memory_format=torch.channels_last)
         synchronise(self.model, self.world)
         share_state(self.model.state_dict(), self.world)
+        if self.compute.compile:
+            compile_model(self.model, self.world.device)
         self.wrapped: nn.Module = self.model
         if self.world.size > 1:
             self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimiser = build_optimiser(self.model, self.training)
         self.precision = choose_precision(self.compute.precision, self.world.device)
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.precision == torch.float16)
-        self.memory = MemoryBank(self.training.memory_size, self.model.fc.out_features, self.world.device)
+        head = self.model.fc.weight  # memory and loss have its precision, whatever the forward pass has
+        self.memory = MemoryBank(self.training.memory_size, len(head), self.world.device, head.dtype)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate; at the restart, forget the memory."""
@@ -73,10 +81,8 @@ class Trainer:
         x = normalise(pixels.to(device, non_blocking=True))
         with autocast(self.precision, device):
             embeddings = self.wrapped(x)
-        gathered = gather_rows(embeddings.float(), self.world)
-        all_labels = gather_rows(labels.to(device), self.world)
-        margins = self.training.positive_margin, self.training.negative_margin
-        loss = contrastive_loss(gathered, all_labels, self.memory, *margins)
+        gathered = gather_rows(embeddings.to(self.memory.embeddings.dtype), self.world)
+        loss = self._loss(gathered, gather_rows(labels.to(device), self.world))
         if not torch.isfinite(loss.total):
             raise DataError(
                 f"the loss is {loss.total.item()} at step {self.step}: lower lr; the last checkpoint is kept"
@@ -87,6 +93,15 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return Loss(*(part.detach() for part in loss))
+
+    def _loss(self, embeddings: Tensor, labels: Tensor) -> Loss:
+        """Of the gathered rows (b, d) with labels (b,), outside mixed precision."""
+        margins = self.training.positive_margin, self.training.negative_margin
+        loss, weight = contrastive_loss(embeddings, labels, self.memory, *margins), self.training.koleo_weight
+        if weight == 0:
+            return loss
+        koleo = koleo_loss(embeddings, labels)
+        return loss._replace(total=loss.total + weight * koleo, koleo=koleo)
 
     def state(self) -> dict[str, Any]:
         """Everything that a bit-identical continuation needs."""
@@ -107,10 +122,13 @@ class Trainer:
         torch.set_rng_state(state["generator"].cpu())
 
 
-def train(trainer: Trainer, samples: Samples, hooks: Hooks) -> None:
-    """Run all steps that are left; raises Terminated after a checkpoint if a stop is requested."""
+def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbours | None = None) -> None:
+    """Run all steps that are left; raises Terminated after a checkpoint if a stop is requested.
+
+    ``neighbours`` of the training images, for a training that groups its batches by them.
+    """
     training, world = trainer.training, trainer.world
-    batches = Batches(training, len(samples), world.rank, world.size, first=trainer.step)
+    batches = Batches(training, len(samples), world.rank, world.size, trainer.step, neighbours)
     total = trainer.step + len(batches)
     train_mode(trainer.model, frozen=training.batch_norm == "frozen")
     for pixels, labels in _loader(samples, batches, trainer.compute, world):
@@ -145,6 +163,20 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setting]
+
+
+def compile_model(model: nn.Module, device: torch.device) -> None:
+    """Have torch compile the forward pass at its first call; names and values of the weights stay as they are.
+
+    Raises UsageError without a compiler, which torch looks for on the machine.
+    """
+    variable, usual = ("CXX", "g++") if device.type == "cpu" else ("CC", "gcc")
+    compiler = os.environ.get(variable, usual)
+    if shutil.which(compiler) is None:
+        raise UsageError(
+            f"compute.compile needs the compiler {compiler}: install it, name yours in {variable}, or set false"
+        )
+    model.compile()
 
 
 def autocast(precision: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:

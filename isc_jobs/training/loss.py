@@ -12,13 +12,16 @@ from torch import Tensor
 
 from isc_jobs.training.memory_bank import MemoryBank
 
+_ROUNDING = 8  # in units of the last place of 1: errors of an inner product of two rows of length 1
+
 
 class Loss(NamedTuple):
-    """Scalars: ``total = positive + negative``."""
+    """Scalars: ``total = positive + negative + weight * koleo``."""
 
     total: Tensor
     positive: Tensor
     negative: Tensor
+    koleo: Tensor  # the entropy regulariser before its weight; 0 where it has none
 
 
 def contrastive_loss(
@@ -33,13 +36,17 @@ def contrastive_loss(
     others[rows, own] = False
     positive = _mean_of_nonzero(torch.relu(distance - positive_margin), same & others)
     negative = _mean_of_nonzero(torch.relu(negative_margin - distance), ~same)
-    return Loss(positive + negative, positive, negative)
+    return Loss(positive + negative, positive, negative, torch.zeros_like(positive))
 
 
 def euclidean(x: Tensor, y: Tensor) -> Tensor:
-    """Distances (n, m) of normalised rows (n, d) and (m, d); the gradient at distance 0 is 0."""
-    squared = (2.0 - 2.0 * (x @ y.T)).clamp(min=0)
-    zero = squared == 0
+    """Distances (n, m) of normalised rows (n, d) and (m, d); the gradient at distance 0 is 0.
+
+    What rounding leaves of distance 0 is 0: an extra negative drawn twice for a batch would else be a positive term,
+    of no size but counted, and chance would decide it.
+    """
+    squared = 2.0 - 2.0 * (x @ y.T)
+    zero = squared < _ROUNDING * torch.finfo(squared.dtype).eps
     return torch.sqrt(squared.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
 
 

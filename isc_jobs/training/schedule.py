@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import nn
 
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.settings import Training
+from isc_jobs.training.hard_groups import Neighbours, group_order
 
 
 def learning_rate(training: Training, epoch: int) -> float:
@@ -37,9 +39,9 @@ def build_optimiser(model: nn.Module, training: Training) -> torch.optim.SGD:
 class Batches:
     """A rank's samples of every step from ``first`` on, as lists of (epoch, sample index).
 
-    Each epoch is a uniform shuffle (as many as ``sample_size`` needs), its last incomplete global batch
-    dropped; rank r takes the r-th part of each global batch, so the gathered batch does not depend on the
-    number of processes.
+    Each epoch is a uniform shuffle (as many as ``sample_size`` needs), or one of groups of ``neighbours`` where
+    ``hard_group`` asks for them, its last incomplete global batch dropped; rank r takes the r-th part of each global
+    batch, so the gathered batch does not depend on the number of processes.
     """
 
     training: Training
@@ -47,6 +49,7 @@ class Batches:
     rank: int
     world_size: int
     first: int = 0
+    neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError if processes do not divide the batch, DataError if there is no full batch."""
@@ -84,4 +87,12 @@ class Batches:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([seed_of(self.training, epoch), epoch])
         wanted = self.training.sample_size or self.samples
-        return np.concatenate([rng.permutation(self.samples) for _ in range(-(-wanted // self.samples))])[:wanted]
+        return np.concatenate([self._shuffle(rng) for _ in range(-(-wanted // self.samples))])[:wanted]
+
+    def _shuffle(self, rng: Generator) -> NDArray[np.int64]:
+        """Each sample once."""
+        order = rng.permutation(self.samples)
+        if self.training.hard_group == 1:
+            return order
+        assert self.neighbours is not None  # found before a training that groups by them
+        return group_order(order, self.neighbours, self.training.hard_group, rng)

@@ -59,6 +59,7 @@ class _Log(Hooks):
             progress=lambda step, *_, **__: self.steps.append(step),
             save=lambda step, state: self.saved.update({step: copy.deepcopy(state)}),
             stop_requested=lambda: bool(self.steps and self.steps[-1] >= stop_at),
+            log=lambda _: None,
         )
 
 
@@ -141,7 +142,7 @@ def test_checkpoints_progress_and_history(tmp_path: Path) -> None:
     assert log.steps == [1, 2, 3, 4, 5, 6]
     assert sorted(log.saved) == [2, 4]  # the last step is committed, not kept as a checkpoint
     lines = history_csv(run.history).splitlines()
-    assert lines[0] == "step,epoch,loss,positive_loss,negative_loss,lr,seconds"
+    assert lines[0] == "step,epoch,loss,positive_loss,negative_loss,koleo_loss,lr,seconds"
     assert len(lines) == 7
     torch.save(log.saved[4], tmp_path / "state.pt")
     other = trainer()
