@@ -1,5 +1,6 @@
 """One, two and four processes with the same global batch are one training."""
 
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -50,6 +51,7 @@ def run_case(case: int, root: Path, world: World) -> dict[str, Any]:
 
 def _process(rank: int, root: Path, out: Path, size: int, port: int) -> None:
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # loader processes start as they do under torchrun
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with join_world() as world:
         torch.save([run_case(case, root, world) for case in range(len(CASES))], out / f"{rank}.pt")
