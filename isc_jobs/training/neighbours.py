@@ -82,7 +82,7 @@ def _describe(
         for batch in batches[turn + world.rank : turn + world.rank + 1]:
             x = normalise(next(loader).to(world.device, non_blocking=True))
             with autocast(precision, world.device):
-                table[batch] = model(x)
+                table[batch] = model(x).float()
     return merge_parts(table, world)
 
 

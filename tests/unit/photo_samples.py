@@ -13,7 +13,7 @@ from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Compute, Training
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World
-from isc_jobs.training.loop import Trainer
+from isc_jobs.training.loop import Hooks, Trainer
 from isc_jobs.vision.model import DescriptorModel
 from isc_jobs.vision.shards import Picture, ShardSet, write_shard
 
@@ -83,6 +83,11 @@ def samples(chosen: Training, root: Path, truth: list[tuple[str, str]] = TRUTH) 
     """Of the photos."""
     train, references, queries = (ShardSet(Folder(root), name) for name in COUNTS)
     return Samples(chosen, train, Pairs(queries, references, truth), Negatives(references, truth))
+
+
+def silent() -> Hooks:
+    """Hooks of a training that nobody watches."""
+    return Hooks(progress=lambda *_, **__: None, save=lambda *_: None, stop_requested=lambda: False, log=lambda _: None)
 
 
 class DoubleModel(DescriptorModel):
