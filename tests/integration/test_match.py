@@ -136,7 +136,7 @@ def test_an_interrupted_run_keeps_what_is_done_and_ends_the_same_to_the_byte(
     arguments = command(*match(weights, photos, tmp_path / "found.csv"))
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job ignores it
     )  # fmt: skip
     wait_until_describing(process.pid)
     process.send_signal(signal.SIGINT)
