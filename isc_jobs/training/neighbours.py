@@ -16,7 +16,9 @@ from isc_jobs.vision.shards import ShardSet
 
 _NEAREST = 32
 _BATCH = 64
-_TWINS = 0.9  # similarity above which two images may show the same picture
+# Similarity above which two images may show the same picture. With ImageNet weights a photo and a crop of it to .7 of
+# its area stand above in 19 of 20 cases, no two of the 142 example photos do; training drives both further apart.
+_TWINS = 0.8
 _BLOCK = 1 << 28  # similarities held at once: a gigabyte
 
 
@@ -45,7 +47,7 @@ def nearest_others(descriptors: Tensor, world: World, hooks: Hooks, *, block: in
     twins = torch.zeros(total, dtype=torch.int32, device=device)
     starts = range(0, total, rows)
     for turn in range(0, len(starts), world.size):
-        _go_on(hooks, world, "compared", turn * rows, total, world.size * rows)
+        _stop_if_asked(hooks, world, "compared", turn * rows, total)
         for start in starts[turn + world.rank : turn + world.rank + 1]:
             part = slice(start, start + rows)
             similarity = descriptors[part] @ descriptors.T
@@ -53,6 +55,7 @@ def nearest_others(descriptors: Tensor, world: World, hooks: Hooks, *, block: in
             similarity[own, start + own] = -torch.inf
             values, places = similarity.topk(count)
             nearest[part], twins[part] = places.int(), (values > _TWINS).sum(1).int()
+        _say(hooks, "compared", turn * rows, (turn + world.size) * rows, total)
     return Neighbours(merge_parts(nearest, world).cpu().numpy(), merge_parts(twins, world).cpu().numpy())
 
 
@@ -78,17 +81,21 @@ def _describe(
     ))  # type: ignore[arg-type, unused-ignore]  # fmt: skip
     table = torch.zeros(total, model.fc.out_features, device=world.device)
     for turn in range(0, len(batches), world.size):
-        _go_on(hooks, world, "described", turn * _BATCH, total, world.size * _BATCH)
+        _stop_if_asked(hooks, world, "described", turn * _BATCH, total)
         for batch in batches[turn + world.rank : turn + world.rank + 1]:
             x = normalise(next(loader).to(world.device, non_blocking=True))
             with autocast(precision, world.device):
                 table[batch] = model(x).float()
+        _say(hooks, "described", turn * _BATCH, (turn + world.size) * _BATCH, total)
     return merge_parts(table, world)
 
 
-def _go_on(hooks: Hooks, world: World, what: str, done: int, total: int, more: int) -> None:
-    """Say where we are at each tenth; stop where any rank is asked to."""
+def _stop_if_asked(hooks: Hooks, world: World, what: str, done: int, total: int) -> None:
     if any_rank(hooks.stop_requested(), world):
         raise Terminated(f"stopped with {done} of {total} images {what}, before the first step: run again")
-    if (done + more) * 10 // total > done * 10 // total:
-        hooks.log(f"neighbours: {done} of {total} images {what}")
+
+
+def _say(hooks: Hooks, what: str, before: int, now: int, total: int) -> None:
+    """Say where we are at each tenth."""
+    if min(now, total) * 10 // total > before * 10 // total:
+        hooks.log(f"neighbours: {min(now, total)} of {total} images {what}")
