@@ -129,8 +129,9 @@ def test_a_compiled_model_trains_as_the_plain_one_and_each_goes_on_from_the_othe
         other.load(tmp_path / f"{name}.pt")
         train(other, samples(other.training, photos), silent())
         assert other.step == 9
-    write_checkpoint(tmp_path / "checkpoint.pth.tar", fast.model, fast.optimiser, epoch=2, arch="test")
-    load_weights(plain.model, tmp_path / "checkpoint.pth.tar")
+    path = tmp_path / "checkpoint.pth.tar"
+    write_checkpoint(path, fast.model, fast.optimiser, epoch=2, arch="test", args={})
+    load_weights(plain.model, path)
 
 
 def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
