@@ -49,6 +49,16 @@ def test_neighbours_are_the_nearest_others_for_any_block() -> None:
     assert of(rows[:1]).nearest.shape == (1, 0)
 
 
+def test_descriptors_that_all_point_one_way_are_told_apart() -> None:
+    rows = clusters(20, 20)
+    shifted = functional.normalize(rows + 5 * functional.normalize(torch.ones(32), dim=0))
+    assert of(shifted).twins.min() == 32  # as an untrained head leaves them: everything looks like everything
+    assert of(centre(shifted)).twins.max() < 20
+    same = np.mean([len(set(ours) & set(theirs)) for ours, theirs in zip(
+        of(centre(shifted)).nearest[:, :8], of(rows).nearest[:, :8], strict=True)])  # fmt: skip
+    assert same > 6
+
+
 def grouped(neighbours: Neighbours, size: int, seed: int = 0) -> NDArray[np.int64]:
     rng = np.random.default_rng(seed)
     return group_order(rng.permutation(len(neighbours.twins)), neighbours, size, rng)
