@@ -12,7 +12,9 @@ from torch import Tensor
 
 from isc_jobs.training.memory_bank import MemoryBank
 
-_ROUNDING = 8  # in units of the last place of 1: errors of an inner product of two rows of length 1
+# What rounding leaves of a squared distance 0, in units of the last place of 1: 17 were seen with 256 dimensions.
+# In float32, what is nearer than .003 is at distance 0.
+_ROUNDING = 64
 
 
 class Loss(NamedTuple):

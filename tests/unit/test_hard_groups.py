@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from photo_samples import Folder, build_trainer, compute, samples, silent, training, write_photos
+from photo_samples import Folder, build_trainer, compute, samples, silent, training
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,11 +23,6 @@ from isc_jobs.vision.model import normalise
 from isc_jobs.vision.shards import ShardSet
 
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "data")
 
 
 def clusters(count: int, each: int, spread: float = 0.6) -> Tensor:
@@ -52,6 +47,16 @@ def test_neighbours_are_the_nearest_others_for_any_block() -> None:
     np.testing.assert_array_equal(of(rows).twins, (similarity > 0.8).sum(1))
     assert of(rows[:5]).nearest.shape == (5, 4)
     assert of(rows[:1]).nearest.shape == (1, 0)
+
+
+def test_descriptors_that_all_point_one_way_are_told_apart() -> None:
+    rows = clusters(20, 20)
+    shifted = functional.normalize(rows + 5 * functional.normalize(torch.ones(32), dim=0))
+    assert of(shifted).twins.min() == 32  # as an untrained head leaves them: everything looks like everything
+    assert of(centre(shifted)).twins.max() < 20
+    same = np.mean([len(set(ours) & set(theirs)) for ours, theirs in zip(
+        of(centre(shifted)).nearest[:, :8], of(rows).nearest[:, :8], strict=True)])  # fmt: skip
+    assert same > 6
 
 
 def grouped(neighbours: Neighbours, size: int, seed: int = 0) -> NDArray[np.int64]:
@@ -86,11 +91,11 @@ def test_twins_share_no_group() -> None:
     assert sum(len(set(group % 20)) == 1 for group in groups) > 160  # of 200, and still near
 
 
-def test_groups_of_photos_are_nearer_than_a_shuffle(photos: Path) -> None:
+def test_groups_of_photos_are_nearer_than_a_shuffle(small_photos: Path) -> None:
     trainer = build_trainer(training("v86"), world=ALONE)
-    images = ShardSet(Folder(photos), "train")
+    images = ShardSet(Folder(small_photos), "train")
     neighbours = find_neighbours(trainer.model, images, 32, compute(), ALONE, silent())
-    rows = centre(_descriptions(trainer, photos))
+    rows = centre(_descriptions(trainer, small_photos))
     near, uniform = (
         np.mean([_similarity(rows, order.reshape(-1, 4)) for order in orders])
         for orders in (
@@ -101,9 +106,9 @@ def test_groups_of_photos_are_nearer_than_a_shuffle(photos: Path) -> None:
     assert near > uniform + 0.2
 
 
-def _descriptions(trainer: Trainer, photos: Path) -> Tensor:
+def _descriptions(trainer: Trainer, small_photos: Path) -> Tensor:
     """Descriptors of the training images, one at a time."""
-    images = ShardSet(Folder(photos), "train")
+    images = ShardSet(Folder(small_photos), "train")
     trainer.model.eval()
     with torch.no_grad():
         return torch.cat([trainer.model(normalise(load_resized(images.read(n), 32)[None])) for n in range(24)])
@@ -129,13 +134,13 @@ def test_batches_hold_whole_groups_on_all_ranks_together() -> None:
     assert list(Batches(chosen, 24, 0, 1, 5, neighbours)) == whole[5:]
 
 
-def test_a_resumed_training_with_hard_batches_is_identical_to_the_bit(photos: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_with_hard_batches_is_identical_to_the_bit(small_photos: Path, tmp_path: Path) -> None:
     chosen = training("v86", "hard_group=4", "epochs=3", "koleo_weight=0.1")
-    rows, states = samples(chosen, photos), {}
+    rows, states = samples(chosen, small_photos), {}
 
     def fresh() -> tuple[Trainer, Neighbours]:
         trainer = build_trainer(chosen, world=ALONE, machine=compute("checkpoint_every_steps=1"))
-        images = ShardSet(Folder(photos), "train")
+        images = ShardSet(Folder(small_photos), "train")
         return trainer, find_neighbours(trainer.model, images, chosen.input_size, compute(), ALONE, silent())
 
     whole, neighbours = fresh()
@@ -151,11 +156,11 @@ def test_a_resumed_training_with_hard_batches_is_identical_to_the_bit(photos: Pa
     assert [row[:-1] for row in whole.history] == [row[:-1] for row in resumed.history]
 
 
-def test_the_search_says_where_it_is_and_stops_when_asked(photos: Path) -> None:
+def test_the_search_says_where_it_is_and_stops_when_asked(small_photos: Path) -> None:
     lines: list[str] = []
     hooks = silent()
     hooks.log = lines.append
-    model, images = build_trainer(training("v86"), world=ALONE).model, ShardSet(Folder(photos), "train")
+    model, images = build_trainer(training("v86"), world=ALONE).model, ShardSet(Folder(small_photos), "train")
     find_neighbours(model, images, 32, compute(), ALONE, hooks)
     assert lines == ["neighbours: 24 of 24 images described", "neighbours: 24 of 24 images compared"]
     stopped = Hooks(progress=hooks.progress, save=hooks.save, stop_requested=lambda: True, log=hooks.log)

@@ -11,9 +11,9 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.training.batch_norm import synchronise
+from isc_jobs.training.batch_norm import GlooBatchNorm, synchronise
 from isc_jobs.training.distributed import World, gather_rows
-from isc_jobs.training.loss import contrastive_loss
+from isc_jobs.training.loss import contrastive_loss, euclidean
 from isc_jobs.training.memory_bank import MemoryBank
 
 CPU = torch.device("cpu")
@@ -44,6 +44,30 @@ def test_equal_embeddings_have_a_finite_gradient() -> None:
     torch.autograd.backward(loss.total)
     assert rows.grad is not None
     assert torch.isfinite(rows.grad).all()
+
+
+def test_a_picture_drawn_twice_as_a_negative_is_no_positive_term_by_rounding() -> None:
+    rows = functional.normalize(torch.randn(64, 256, generator=torch.Generator().manual_seed(0)))
+    assert len(set((rows * rows).sum(1).tolist())) > 1  # rounding leaves their lengths uneven
+    twice = torch.cat([rows, rows + 1e-8])
+    loss = contrastive_loss(twice, torch.arange(64).repeat(2), MemoryBank(128, 256, CPU), 0.0, 1.0)
+    assert loss.positive.item() == 0.0
+    beside = functional.normalize(rows[:1] + 1e-3 * rows[1:2].sign())
+    assert euclidean(rows[:1], beside).item() == pytest.approx(0.016, rel=0.05)  # what is near is not 0
+
+
+def test_statistics_of_half_precision_are_those_of_float32(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/alone", rank=0, world_size=1)
+    try:
+        x = 40 + torch.randn(64, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+        plain, ours = nn.BatchNorm2d(3), GlooBatchNorm(nn.BatchNorm2d(3))
+        for dtype in (torch.float16, torch.bfloat16):  # a sum of 102,400 forties is no number of float16
+            expected, found = plain(x.to(dtype).float()), ours(x.to(dtype))
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+            torch.testing.assert_close(ours.running_mean, plain.running_mean, atol=1e-3, rtol=1e-5)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_memory_smaller_than_a_batch_is_refused() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from photo_samples import build_trainer, samples, training, write_photos
+from photo_samples import build_trainer, samples, training
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
 from torch import Tensor, nn
@@ -20,11 +20,6 @@ from isc_jobs.training.loop import Hooks, Trainer, train
 from isc_jobs.training.schedule import Batches
 
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "data")
 
 
 @pytest.fixture(autouse=True)
@@ -138,10 +133,12 @@ class Follower(Hooks):
         torch.testing.assert_close(ours, theirs, atol=self.tolerance, rtol=0)
 
 
-def follow(name: str, photos: Path, *, double: bool, tolerance: float, overrides: tuple[str, ...] = ()) -> Follower:
+def follow(
+    name: str, small_photos: Path, *, double: bool, tolerance: float, overrides: tuple[str, ...] = ()
+) -> Follower:
     chosen: Training = training(name, *overrides)
     trainer = build_trainer(chosen, world=ALONE, double=double)
-    rows = samples(chosen, photos)
+    rows = samples(chosen, small_photos)
     plain = Plain(RECIPES[name], trainer.model.state_dict(), torch.float64 if double else torch.float32)
     follower = Follower(trainer, rows, plain, tolerance)
     train(trainer, rows, follower)
@@ -151,14 +148,14 @@ def follow(name: str, photos: Path, *, double: bool, tolerance: float, overrides
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_fifty_steps_of_each_training_are_the_recipes(name: str, photos: Path) -> None:
-    followed = follow(name, photos, double=True, tolerance=1e-6)
+def test_fifty_steps_of_each_training_are_the_recipes(name: str, small_photos: Path) -> None:
+    followed = follow(name, small_photos, double=True, tolerance=1e-6)
     assert followed.steps >= 50
     assert followed.wrapped
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_model_that_is_trained_is_the_recipes_too(name: str, photos: Path) -> None:
+def test_the_model_that_is_trained_is_the_recipes_too(name: str, small_photos: Path) -> None:
     """In float32, for as long as its rounding stays small."""
-    followed = follow(name, photos, double=False, tolerance=1e-3, overrides=("epochs=2",))
+    followed = follow(name, small_photos, double=False, tolerance=1e-3, overrides=("epochs=2",))
     assert followed.steps == (4 if name == "v107" else 6)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from photo_samples import build_trainer, compute, samples, silent, training, write_photos
+from photo_samples import build_trainer, compute, samples, silent, training
 from torch import Tensor, nn
 
 from isc_jobs.spec.errors import UsageError
@@ -19,15 +19,10 @@ CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "data")
-
-
-def trained(photos: Path, *options: str, epochs: int = 2) -> Trainer:
+def trained(small_photos: Path, *options: str, epochs: int = 2) -> Trainer:
     chosen = training("v86", f"epochs={epochs}")
     trainer = build_trainer(chosen, world=ALONE, machine=compute(*options))
-    train(trainer, samples(chosen, photos), silent())
+    train(trainer, samples(chosen, small_photos), silent())
     return trainer
 
 
@@ -55,8 +50,8 @@ def test_the_loss_of_mixed_precision_is_computed_in_float32(precision: str) -> N
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_stays_close_to_float32(precision: str, photos: Path) -> None:
-    mixed, full = trained(photos, f"precision={precision}"), trained(photos, "precision=fp32")
+def test_mixed_precision_stays_close_to_float32(precision: str, small_photos: Path) -> None:
+    mixed, full = trained(small_photos, f"precision={precision}"), trained(small_photos, "precision=fp32")
     for ours, theirs in zip(mixed.history, full.history, strict=True):
         assert ours[2] == pytest.approx(theirs[2], abs=0.05)
     assert mixed.history[0][2] != full.history[0][2]  # it was not float32
@@ -104,21 +99,11 @@ def test_weights_and_pictures_lie_channels_last() -> None:
     assert all(layouts)
 
 
-@pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A C++ compiler that torch can use, or the test is left out."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    try:
-        torch.compile(lambda x: x + 1)(torch.ones(2))
-    except Exception as error:  # noqa: BLE001 - whatever its compiler lacks
-        pytest.skip(f"torch.compile does not run here: {' '.join(str(error).split())[:200]}")
-    torch._dynamo.utils.counters.clear()
-
-
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_model_trains_as_the_plain_one_and_each_goes_on_from_the_other(
-    compiler: None, photos: Path, tmp_path: Path
+    small_photos: Path, tmp_path: Path
 ) -> None:
-    plain, fast = trained(photos), trained(photos, "compile=true")
+    plain, fast = trained(small_photos), trained(small_photos, "compile=true")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
     for ours, theirs in zip(fast.history, plain.history, strict=True):
         assert ours[2] == pytest.approx(theirs[2], abs=1e-3)
@@ -127,7 +112,7 @@ def test_a_compiled_model_trains_as_the_plain_one_and_each_goes_on_from_the_othe
         torch.save(source.state(), tmp_path / f"{name}.pt")
         other = build_trainer(training("v86", "epochs=3"), world=ALONE, machine=compute(*options))
         other.load(tmp_path / f"{name}.pt")
-        train(other, samples(other.training, photos), silent())
+        train(other, samples(other.training, small_photos), silent())
         assert other.step == 9
     path = tmp_path / "checkpoint.pth.tar"
     write_checkpoint(path, fast.model, fast.optimiser, epoch=2, arch="test", args={})

@@ -29,6 +29,27 @@ def test_isc21_postprocesses_as_the_original_without_the_options() -> None:
     }  # fmt: skip
 
 
+def test_a_quarter_of_the_documented_compute_is_not_run() -> None:
+    """Counted in pixels that pass the model: epochs after the used ones give weights that nothing starts from."""
+    run = planned = 0
+    for name in TRAINING_NAMES:
+        row = getattr(load_settings("isc21").trainings, name)
+        samples = (row.sample_size or 4991) // row.global_batch * row.global_batch
+        pixels = samples * (2 + row.extra_negatives) * row.input_size**2
+        run += row.epochs * pixels
+        planned += row.schedule_epochs * pixels
+    assert 1 - run / planned == pytest.approx(0.2692, abs=5e-5)
+
+
+def test_the_options_beside_the_recipe_are_off() -> None:
+    settings = load_settings("isc21")
+    for name in TRAINING_NAMES:
+        row = getattr(settings.trainings, name)
+        assert (row.koleo_weight, row.hard_group) == (0, 1)
+    assert not settings.compute.compile
+    assert load_settings("demo").compute.compile is False
+
+
 def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
     changed = load_settings("demo", ["trainings.v83.lr=0.5"])
     assert changed.trainings.v83.lr == 0.5

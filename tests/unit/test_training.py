@@ -1,6 +1,7 @@
 """Schedules, the order of samples, frozen batch norm, and the loop on a real small model."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_processes_share_each_global_batch_and_nothing_is_seen_twice(size: int) 
     for epoch in range(3):
         seen = [index for step in whole for (when, index) in step if when == epoch]
         assert len(seen) == len(set(seen)) == 8
+
+
+def test_every_order_of_an_epoch_is_as_likely_as_another() -> None:
+    orders = []
+    training = settings("trainings.v83.sample_size=4", "trainings.v83.epochs=1").trainings.v83
+    for seed in range(3000):
+        [batch] = Batches(training.model_copy(update={"seeds": (seed, 0)}), 4, 0, 1)
+        orders.append(tuple(index for _, index in batch))
+    counts = [orders.count(order) for order in itertools.permutations(range(4))]
+    assert sum(counts) == 3000
+    assert sum((count - 125) ** 2 / 125 for count in counts) < 50  # chi-squared, 23 degrees: 1 in 1000 is above
 
 
 def test_a_continued_order_is_the_rest_of_the_whole_one() -> None:

@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from photo_samples import Folder, build_trainer, compute, samples, silent, training, write_photos
+from photo_samples import Folder, build_trainer, compute, samples, silent, training
 from torch.multiprocessing.spawn import spawn
 
 from isc_jobs.training.distributed import World, join_world
@@ -24,11 +25,6 @@ CASES: list[tuple[str, list[str], bool]] = [
     ("v86", ["epochs=4", "koleo_weight=0.1", "hard_group=2"], True),
     ("v98", ["epochs=4", "lr=0.0001"], False),
 ]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "data")
 
 
 def run_case(case: int, root: Path, world: World) -> dict[str, Any]:
@@ -58,20 +54,46 @@ def _process(rank: int, root: Path, out: Path, size: int, port: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(photos: Path) -> list[dict[str, Any]]:
-    return [run_case(case, photos, ALONE) for case in range(len(CASES))]
+def alone(small_photos: Path) -> list[dict[str, Any]]:
+    return [run_case(case, small_photos, ALONE) for case in range(len(CASES))]
+
+
+def start(process: Callable[..., None], root: Path, out: Path, size: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    spawn(process, (root, out, size, port), nprocs=size)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_with_the_same_global_batch_are_one(
-    size: int, photos: Path, alone: list[dict[str, Any]], tmp_path: Path
+    size: int, small_photos: Path, alone: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    spawn(_process, (photos, tmp_path, size, port), nprocs=size)  # type: ignore[no-untyped-call]
+    start(_process, small_photos, tmp_path, size)
     for rank in range(size):
         for found, expected in zip(torch.load(tmp_path / f"{rank}.pt"), alone, strict=True):
             assert_equal_training(found, expected)
+
+
+def _compiled_process(rank: int, root: Path, out: Path, size: int, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with join_world() as world:
+        trainers = [build_trainer(training("v86", "epochs=1"), world=world, machine=compute(f"compile={value}"))
+                    for value in ("false", "true")]  # fmt: skip
+        for trainer in trainers:
+            train(trainer, samples(trainer.training, root), silent())
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        plain, fast = ({"losses": [row[2] for row in run.history], "model": run.model.state_dict()} for run in trainers)
+        torch.save((plain, fast, graphs), out / f"{rank}.pt")
+
+
+@pytest.mark.usefixtures("compiler")
+def test_processes_of_a_compiled_model_train_as_those_of_a_plain_one(small_photos: Path, tmp_path: Path) -> None:
+    start(_compiled_process, small_photos, tmp_path, 2)
+    for rank in range(2):
+        plain, fast, graphs = torch.load(tmp_path / f"{rank}.pt")
+        assert graphs > 0  # it was compiled
+        torch.testing.assert_close(fast, plain, atol=1e-3, rtol=0)
 
 
 def assert_equal_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -87,9 +109,9 @@ def assert_equal_training(found: dict[str, Any], expected: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("name", ["v98", "v107"])
-def test_the_rows_of_a_step_are_the_same_for_any_number_of_processes(name: str, photos: Path) -> None:
+def test_the_rows_of_a_step_are_the_same_for_any_number_of_processes(name: str, small_photos: Path) -> None:
     chosen = training(name, "epochs=2")
-    rows = samples(chosen, photos)
+    rows = samples(chosen, small_photos)
     whole = load(rows, chosen, 0, 1, workers=0)
     per_sample = 2 + chosen.extra_negatives
     for size in (2, 4):
