@@ -26,7 +26,8 @@ PROFILE = str(Path(__file__).with_suffix(".yaml"))
 TRAININGS = ("v83", "v86", "v98", "v107")
 # Each option alone, on top of the profile. What changes a training changes v98 and, through it, v107.
 OPTIONS: dict[str, list[str]] = {
-    "test-time augmentation": ["extract.test_time_augmentation=true"],
+    "mirrored": ["extract.test_time_augmentation=mirror"],
+    "mirrored, three sizes": ["extract.test_time_augmentation=full"],
     "score normalisation": ["postprocess.score_normalisation={neighbours: 10, weight: 0.5}"],
     "v86, v98, v107 concatenated, PCA": ["postprocess.concatenate=[v86, v98]"],
     "KoLeo regulariser in v98": ["trainings.v98.koleo_weight=0.1"],
