@@ -98,8 +98,9 @@ def test_processes_of_a_compiled_model_train_as_those_of_a_plain_one(small_photo
 
 def assert_equal_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert len(found["losses"]) == 12
-    for part in ("losses", "memory", "model"):
-        torch.testing.assert_close(found[part], expected[part], atol=1e-5, rtol=0)
+    exact = expected["model"]["fc.weight"].dtype == torch.float64
+    for part, rounding in (("losses", 5e-5), ("memory", 5e-5), ("model", 1e-5)):
+        torch.testing.assert_close(found[part], expected[part], atol=1e-9 if exact else rounding, rtol=0)
     assert torch.equal(found["memory"]["labels"], expected["memory"]["labels"])
     torch.testing.assert_close(found["neighbours"], expected["neighbours"], atol=0, rtol=0)
     for name in ("fc.weight", "backbone.conv_stem.weight"):  # the rate does not depend on the processes
