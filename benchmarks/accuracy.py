@@ -59,8 +59,11 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         try:
             for option in (None, *arguments.options):  # the plain runs first: the options begin with what they made
+                store = arguments.work / f"store-{data.name}"
+                if option in APART:  # before the runs that share it begin
+                    store = copy_start(store, store.with_name(f"{store.name}-apart"))
                 runs = [
-                    pool.submit(run_pipeline, data, arguments.work, seed, option, arguments.overrides)
+                    pool.submit(run_pipeline, data, store, seed, option, arguments.overrides)
                     for seed in range(arguments.seeds)
                 ]
                 for run in runs:
@@ -72,11 +75,8 @@ def main() -> None:
     print(as_markdown(table))
 
 
-def run_pipeline(data: Path, work: Path, seed: int, option: str | None, overrides: list[str]) -> tuple[Path, str]:
+def run_pipeline(data: Path, store: Path, seed: int, option: str | None, overrides: list[str]) -> tuple[Path, str]:
     """Store and name of a finished run; its log is beside the store."""
-    store = work / f"store-{data.name}"
-    if option in APART:
-        store = copy_start(store, work / f"store-{data.name}-{option}")
     place = 0 if option is None else 1 + list(OPTIONS).index(option)
     run = f"seed-{seed}-option-{place}"
     seeds = [
