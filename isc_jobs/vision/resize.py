@@ -17,6 +17,14 @@ def load_resized(data: bytes, size: int) -> Pixels:
     return resize(picture.pixels(reduction_for(picture.height, picture.width, 2 * size)), size, size, "bilinear")
 
 
+def averaged(image: Pixels, by: int) -> Pixels:
+    """(height // by, width // by, 3): the mean of each ``by`` x ``by`` pixels, as a reduced JPEG has them."""
+    if by == 1:
+        return image
+    height, width = image.shape[0] // by, image.shape[1] // by
+    return np.asarray(cv2.resize(image[: height * by, : width * by], (width, height), interpolation=cv2.INTER_AREA))
+
+
 def resize(image: Pixels, height: int, width: int, mode: str) -> Pixels:
     """(height, width, 3) of any (h, w, 3); ``mode`` is bilinear or bicubic."""
     own = image if image.flags.writeable else image.copy()  # torch has no arrays that are only read

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from isc_jobs.vision import operations
 from isc_jobs.vision.decode import Pixels, Window, cut, reduction_for, scaled
-from isc_jobs.vision.resize import resize
+from isc_jobs.vision.resize import averaged, resize
 
 
 class Source(Protocol):
@@ -74,7 +74,8 @@ class Overlaid:
 
 def resized_crop(source: Source, window: Window, size: int) -> Pixels:
     """(size, size, 3): the window, at the smallest scale that has as many pixels as asked for, resized."""
-    return resize(source.crop(window, reduction_for(*window[2:], size)), size, size, "bilinear")
+    part = source.crop(window, reduction_for(*window[2:], size))  # more, of what cannot be decoded at reduced scale
+    return resize(averaged(part, reduction_for(part.shape[0], part.shape[1], size)), size, size, "bilinear")
 
 
 def everything(source: Source, reduction: int = 1) -> Pixels:
