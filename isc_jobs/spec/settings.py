@@ -138,7 +138,9 @@ class Compute(Frozen):
     threads: PositiveInt  # per process, on CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool  # a training's model by torch.compile, which needs a C++ compiler on the machine
-    checkpoint_every_steps: PositiveInt
+    # Of a training; auto: at the interval of Young and Daly, 30 s to 30 minutes, for what a checkpoint is seen to cost.
+    checkpoint_every_steps: PositiveInt | Literal["auto"]
+    mean_hours_between_failures: PositiveFloat  # of a training as a whole: lost nodes, preemptions, people
 
 
 class Extract(Frozen):
