@@ -94,6 +94,10 @@ class Training(Frozen):
     koleo_weight: NonNegativeFloat  # of the entropy regulariser, which spreads a batch's embeddings; 0: without it
     hard_group: PositiveInt  # images near one another that share a batch; 1: batches of a uniform shuffle
 
+    def steps_per_epoch(self, samples: int) -> int:
+        """Full global batches of an epoch over so many samples."""
+        return (self.sample_size or samples) // self.global_batch
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.epochs > self.schedule_epochs:
