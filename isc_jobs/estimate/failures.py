@@ -34,9 +34,8 @@ class Rates:
     noticed_s: float = 60.0  # until a lost node is known to be lost
 
     def between_s(self, nodes: float) -> float:
-        """Mean time between two of any kind on so many nodes."""
-        rate = (self.failures + self.preemptions) * nodes
-        return _DAY_S / rate if rate else math.inf
+        """Mean time between two failures on so many nodes; a preemption, which loses no work, is none."""
+        return _DAY_S / (self.failures * nodes) if self.failures else math.inf
 
 
 @dataclass(kw_only=True)

@@ -178,6 +178,15 @@ def test_faster_gpus_take_less_and_every_bound_is_ordered() -> None:
         assert all(0 <= time.low <= time.high for time in times)
 
 
+def test_the_published_network_at_its_size_has_the_published_speed() -> None:
+    small = ["model.backbone=tf_efficientnetv2_s.in1k", "trainings.v83.input_size=300", "extract.input_size=384"]
+    stages = predicted(*small)
+    trained, described = (stages[name].resources[GPU] for name in ("train-v83", "extract"))
+    pictures = 46_872 * 256 / 8 / 3600
+    assert [pictures / (time / 3600) for time in (trained.high, trained.low)] == pytest.approx([825, 950])
+    assert 2_050_000 / 8 / described.high == pytest.approx(1674)
+
+
 def test_memory_of_a_gpu_explains_how_many_the_original_took() -> None:
     """v107 ran on 16 GPUs of 32 GB: a pair and 30 negatives of 512 pixels each; two of these do not fit."""
     assert predicted(nodes=2, gpu="v100")["train-v107"].gpu_memory_gb < 32 < predicted()["train-v107"].gpu_memory_gb

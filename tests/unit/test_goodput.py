@@ -1,5 +1,6 @@
 """Runs that fail by a simulated clock: the planner's promises, and Young and Daly's formulas."""
 
+import json
 import math
 from dataclasses import asdict
 from statistics import fmean
@@ -98,15 +99,13 @@ def test_a_seed_is_a_run() -> None:
     assert asdict(first) == asdict(again) != asdict(other)
 
 
-def test_rates_add_up_over_nodes() -> None:
-    assert Rates(failures=1, preemptions=2).between_s(4) == 86_400 / 12
-    assert math.isinf(Rates().between_s(4))
+def test_failures_add_up_over_nodes_and_preemptions_are_none() -> None:
+    assert Rates(failures=3, preemptions=2).between_s(4) == 86_400 / 12
+    assert math.isinf(Rates(preemptions=2).between_s(4))
 
 
 def test_the_command_compares_checkpoint_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["estimate", "--failures-per-node-day", "24", "--runs", "10", "--nodes", "1", "--json"]) == 0
-    import json
-
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["goodput"]}
     best = rows["Young and Daly, at these rates"]
     assert best["share"] > max(rows["every 30 s"]["share"], rows["every 30 min"]["share"])
