@@ -11,7 +11,7 @@ from isc_jobs.spec.settings import Compute, Model, Training
 from isc_jobs.stages.ground_truth import parse_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.store.artifacts import Artifact
-from isc_jobs.store.checkpoints import load_latest, prune, save_checkpoint
+from isc_jobs.store.checkpoints import KEPT, load_latest, prune, save_checkpoint
 from isc_jobs.training.checkpoint import load_weights, write_checkpoint
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
@@ -24,7 +24,6 @@ from isc_jobs.vision.model import DescriptorModel, build_model
 from isc_jobs.vision.shards import ShardSet
 
 _STATE = "state.pt"
-_KEPT = 2  # mid-stage checkpoints
 
 
 def body(ctx: Context) -> dict[str, Any] | None:
@@ -102,7 +101,7 @@ def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     torch.save(state, folder / _STATE)
     save_checkpoint(ctx.store, ctx.spec.key, step, folder)
-    prune(ctx.store, ctx.spec.key, _KEPT)
+    prune(ctx.store, ctx.spec.key, KEPT)
 
 
 def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any] | None:
