@@ -142,7 +142,7 @@ def score_hash(data: Path) -> Numbers:
         files = sorted((data / folder).iterdir())
         pictures = (np.asarray(decode_rgb(path.read_bytes())) for path in files)
         bits = np.stack([pdqhash.compute(pixels)[0] for pixels in pictures])
-        found.append(Descriptors([path.stem for path in files], (bits.astype(np.float32) * 2 - 1) / 16))
+        found.append(Descriptors([path.stem for path in files], (bits.astype(np.float32) * 2 - 1) / np.float32(16)))
     return score_descriptors(found[0], found[1], read_ground_truth(data / "ground_truth_phase2.csv"))
 
 
