@@ -8,8 +8,9 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
-from isc_jobs.retrieval.search import Matrix, l2_neighbours
-from isc_jobs.retrieval.subtraction import normalised, smooth, subtract_negatives
+from isc_jobs.retrieval.rows import Matrix, normalised
+from isc_jobs.retrieval.search import l2_neighbours
+from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Postprocess
 

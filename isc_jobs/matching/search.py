@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix, l2_neighbours
+from isc_jobs.retrieval.rows import Matrix
+from isc_jobs.retrieval.search import l2_neighbours
 
 _ROWS_AT_ONCE = 65_536
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix, RankedPairs, best_pairs, descending
+from isc_jobs.retrieval.rows import Matrix
+from isc_jobs.retrieval.search import RankedPairs, best_pairs, descending
 from isc_jobs.retrieval.submission import (
     MAX_DIMENSIONS,
     Descriptors,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix
-from isc_jobs.retrieval.subtraction import normalised
+from isc_jobs.retrieval.rows import Matrix, normalised
 from isc_jobs.spec.errors import DataError
 
 _ROWS_AT_ONCE = 8192

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from isc_jobs.retrieval.projection import fit_principal, rotated
-from isc_jobs.retrieval.search import Matrix, inner_product_neighbours, silent
+from isc_jobs.retrieval.rows import Matrix
+from isc_jobs.retrieval.search import inner_product_neighbours, silent
 from isc_jobs.retrieval.submission import MAX_DIMENSIONS
 from isc_jobs.spec.errors import DataError
 

@@ -1,23 +1,21 @@
 """Exact nearest neighbours, and the best pairs under one global cap.
 
-Candidates are found in float32, fast, and ranked in float64: a candidate is left out only where float32's rounding
+Candidates are found in float32 or bfloat16, fast, and ranked in float64: a candidate is left out only where rounding
 cannot have kept it from the result. So scores and order are those of float64, and equal rows have equal scores.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.spec.errors import DataError
+from isc_jobs.retrieval.proposals import make_proposer, rounding
+from isc_jobs.retrieval.rows import Matrix, Wide, check_finite, lengths
 
-Matrix = NDArray[np.float32]
-_Wide = NDArray[np.float64]
 _QUERIES_AT_ONCE = 4096
 _BLOCK_BYTES = 64 << 20  # of scores or rows held at once
-_SPARE = 4  # neighbours fetched beyond those wanted, which mostly settles what is near the edge
+_CACHED_BYTES = 1 << 20  # of rows that a processor's cache holds
 _WIDEST = 2048  # neighbours that faiss finds at once on a GPU
 
 
@@ -50,7 +48,7 @@ def inner_product_neighbours(
 
     ``report`` is told after every block how many queries are done. Raises DataError for NaN or infinity.
     """
-    return _Search(_inner_products, faiss.IndexFlatIP, 1, queries, rows).nearest(k, report)
+    return _Search(_inner_products, queries, rows).nearest(k, report)
 
 
 def l2_neighbours(queries: Matrix, rows: Matrix, k: int, report: Callable[[int], None] = silent) -> Neighbours:
@@ -58,72 +56,69 @@ def l2_neighbours(queries: Matrix, rows: Matrix, k: int, report: Callable[[int],
 
     Equal ones by position; ``report`` and errors as of ``inner_product_neighbours``.
     """
-    return _Search(_nearness, faiss.IndexFlatL2, -1, queries, rows).nearest(k, report)
+    return _Search(_nearness, queries, rows).nearest(k, report)
 
 
-def _inner_products(queries_nd: _Wide, rows_nkd: _Wide) -> _Wide:
+def _inner_products(queries_nd: Wide, rows_nkd: Wide) -> Wide:
     return np.asarray(np.einsum("nd,nkd->nk", queries_nd, rows_nkd))
 
 
-def _nearness(queries_nd: _Wide, rows_nkd: _Wide) -> _Wide:
+def _nearness(queries_nd: Wide, rows_nkd: Wide) -> Wide:
     gaps = rows_nkd - queries_nd[:, None]
     return np.asarray(0 - np.einsum("nkd,nkd->nk", gaps, gaps))
 
 
 class _Search:
-    """The nearest of ``rows`` by a score: faiss proposes, float64 decides."""
+    """The nearest of ``rows`` by a score: a proposer proposes, float64 decides."""
 
-    def __init__(
-        self, score: Callable[[_Wide, _Wide], _Wide], index: Callable[[int], Any], sign: int,
-        queries: Matrix, rows: Matrix,
-    ) -> None:  # fmt: skip
-        """``sign`` times faiss's value is the score."""
+    def __init__(self, score: Callable[[Wide, Wide], Wide], queries: Matrix, rows: Matrix) -> None:
+        """``score``: _inner_products or _nearness."""
         check_finite("queries", queries)
         check_finite("rows searched", rows)
-        self._score, self._sign, self._queries, self._rows = score, sign, queries, rows
-        self._doubt = _rounding(queries, rows)
-        self._index = index(rows.shape[1])
-        if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
-            self._index = faiss.index_cpu_to_all_gpus(self._index)
-        self._index.add(np.ascontiguousarray(rows, np.float32))
+        self._score, self._queries, self._rows = score, queries, rows
+        self._proposer = make_proposer(rows, len(queries), squared_distance=score is _nearness)
 
     def nearest(self, k: int, report: Callable[[int], None]) -> Neighbours:
         count, k = len(self._queries), min(k, len(self._rows))
         found = Neighbours(np.zeros((count, k)), np.zeros((count, k), np.int64))
         for start in range(0, count if k else 0, _QUERIES_AT_ONCE):
             which = np.arange(start, min(start + _QUERIES_AT_ONCE, count))
-            found.scores[which], found.positions[which] = self._settled(which, k, k + _SPARE)
+            found.scores[which], found.positions[which] = self._settled(which, k, k + self._proposer.spare)
             report(int(which[-1]) + 1)
         return found
 
     def _settled(self, which: NDArray[np.int64], k: int, width: int) -> Neighbours:
         """The best k of ``width`` proposed for the queries ``which``; more are fetched for those still in doubt.
 
-        A row that was not proposed scores at most the last proposal and float32's rounding.
+        Of the proposals those count that may reach what the k-th is sure of.
         """
         width = min(width, len(self._rows))
         if width > _WIDEST:
             return self._scanned(which, k)
-        proposed, positions = self._index.search(np.ascontiguousarray(self._queries[which], np.float32), width)
-        scores = self._scores(which, positions)
+        positions, highest, lowest = self._proposer.propose(self._queries[which], width)
+        scores = self._scores(which, positions, ~(highest < lowest[:, k - 1 : k]))
         order = np.lexsort((positions, -scores), axis=1)[:, :k]
         best = Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1))
-        open_ = (positions < 0).any(axis=1)  # faiss leaves places empty where float32 overflows
+        open_ = (positions < 0).any(axis=1)  # places are left empty where float32 overflows
         if width < len(self._rows):
-            open_ |= ~(best.scores[:, -1] > self._sign * proposed[:, -1] + self._doubt[which])
+            open_ |= ~(best.scores[:, -1] > highest[:, -1])
         if open_.any():
             rest, all_ = which[open_], width == len(self._rows)
             again = self._scanned(rest, k) if all_ else self._settled(rest, k, 4 * width)
             best.scores[open_], best.positions[open_] = again
         return best
 
-    def _scores(self, which: NDArray[np.int64], positions: NDArray[np.int64]) -> _Wide:
-        scores = np.empty(positions.shape)
-        step = max(1, _BLOCK_BYTES // (8 * positions.shape[1] * max(1, self._rows.shape[1])))
-        for start in range(0, len(which), step):
+    def _scores(self, which: NDArray[np.int64], positions: NDArray[np.int64], counts: NDArray[np.bool_]) -> Wide:
+        """Of every pair that counts; -inf for the others."""
+        scores = np.full(positions.shape, -np.inf)
+        places, columns = np.nonzero(counts)
+        found = positions[places, columns]
+        step = max(1, _CACHED_BYTES // (8 * max(1, self._rows.shape[1])))
+        for start in range(0, len(places), step):
             part = slice(start, start + step)
-            queries, rows = self._queries[which[part]], self._rows[positions[part]]
-            scores[part] = self._score(queries.astype(np.float64), rows.astype(np.float64))
+            queries, rows = self._queries[which[places[part]]], self._rows[found[part]]
+            exact = self._score(queries.astype(np.float64), rows.astype(np.float64)[:, None])[:, 0]
+            scores[places[part], columns[part]] = exact
         return scores
 
     def _scanned(self, which: NDArray[np.int64], k: int) -> Neighbours:
@@ -138,18 +133,6 @@ class _Search:
         return found
 
 
-def _rounding(queries: Matrix, rows: Matrix) -> _Wide:
-    """(n,) the most by which a float32 score of a query may be off, in whatever order its products are summed.
-
-    d products lose at most d units of rounding of |q||r| (Higham, Accuracy and Stability, 2002, section 3.1).
-    Infinite where float32 may overflow.
-    """
-    single = np.finfo(np.float32)
-    sizes = (lengths(queries) + lengths(rows).max(initial=0)) ** 2
-    bound = (queries.shape[1] + 8) * (float(single.eps) / 2 * sizes + float(single.tiny))
-    return np.where(sizes < float(single.max) / 4, bound, np.inf)
-
-
 def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
     """The ``cap`` pairs of smallest L2 distance among all; score -(squared distance); equal ones by position.
 
@@ -161,7 +144,7 @@ def best_pairs(queries: Matrix, references: Matrix, cap: int) -> RankedPairs:
     best, least = _NO_PAIRS, -np.inf
     if cap < 1 or not len(references):
         return best
-    doubt = float(_rounding(queries, references).max(initial=0))
+    doubt = float(rounding(queries, lengths(references).max(initial=0)).max(initial=0))
     step = max(1, _BLOCK_BYTES // (len(references) * 4))
     for start in range(0, len(queries), step):
         rows, columns = _candidates(queries[start : start + step], references, cap, least, doubt)
@@ -188,7 +171,7 @@ def _candidates(
     return rows, columns
 
 
-def _pair_scores(queries: Matrix, references: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Wide:
+def _pair_scores(queries: Matrix, references: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Wide:
     scores = np.empty(len(rows))
     step = max(1, _BLOCK_BYTES // (8 * max(1, queries.shape[1])))
     for start in range(0, len(rows), step):
@@ -228,17 +211,3 @@ def _joined(a: RankedPairs, b: RankedPairs) -> RankedPairs:
 
 def _taken(pairs: RankedPairs, which: NDArray[Any]) -> RankedPairs:
     return RankedPairs(pairs.queries[which], pairs.references[which], pairs.scores[which])
-
-
-def lengths(rows: Matrix) -> NDArray[np.float64]:
-    """(n,) Euclidean lengths of rows (n, d), in float64."""
-    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))
-
-
-def check_finite(name: str, rows: Matrix) -> None:
-    """Raises DataError if a value is not finite."""
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{name}: {int(bad.sum())} of {len(rows)} descriptors hold NaN or infinity, first row {bad.argmax()}"
-        )

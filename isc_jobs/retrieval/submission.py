@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix, Neighbours, check_finite
+from isc_jobs.retrieval.rows import Matrix, check_finite
+from isc_jobs.retrieval.search import Neighbours
 from isc_jobs.spec.errors import DataError, UsageError
 
 MAX_ROWS = 500_000

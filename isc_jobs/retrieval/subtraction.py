@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from isc_jobs.retrieval.search import Matrix, inner_product_neighbours, lengths, silent
+from isc_jobs.retrieval.rows import Matrix, normalised
+from isc_jobs.retrieval.search import inner_product_neighbours, silent
 
 _ROWS_AT_ONCE = 4096
 
@@ -38,12 +39,4 @@ def subtract_negatives(
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         result[part] = normalised(rows[part] - beta * negatives[found.positions[part]].mean(axis=1, dtype=np.float64))
-    return result
-
-
-def normalised(rows: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Matrix:
-    """Rows of length 1, float32; a row of zeros stays."""
-    sizes = lengths(rows)[:, None]
-    result = np.empty(rows.shape, np.float32)
-    np.divide(rows, np.where(sizes > 0, sizes, 1), out=result, casting="same_kind")
     return result

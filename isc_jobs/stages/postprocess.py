@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from isc_jobs.retrieval.projection import fit_principal, reduced
+from isc_jobs.retrieval.rows import Matrix
 from isc_jobs.retrieval.score_normalisation import fold_bias
-from isc_jobs.retrieval.search import Matrix, l2_neighbours
+from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import Descriptors, read_descriptors, write_descriptors, write_matches
 from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
 from isc_jobs.spec.errors import DataError

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix
+from isc_jobs.retrieval.rows import Matrix
 
 Wide = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ from isc_jobs.matching.match import _Search, _Set
 from isc_jobs.matching.pictures import Listing, Picture, list_pictures
 from isc_jobs.matching.search import nearest
 from isc_jobs.retrieval.metrics import Scores, score_matches
+from isc_jobs.retrieval.rows import normalised
 from isc_jobs.retrieval.search import l2_neighbours
 from isc_jobs.retrieval.submission import GroundTruth, Matches
-from isc_jobs.retrieval.subtraction import normalised
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.profile import load_settings
 

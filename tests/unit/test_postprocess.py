@@ -11,7 +11,7 @@ import pytest
 from slow_retrieval import Wide, inner, metric, nearness, postprocessed, rows_of
 
 from isc_jobs.retrieval.metrics import evaluate_files
-from isc_jobs.retrieval.search import Matrix
+from isc_jobs.retrieval.rows import Matrix
 from isc_jobs.retrieval.submission import Descriptors, read_descriptors
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.profile import load_settings

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from slow_retrieval import Wide, rows_of
 
 from isc_jobs.retrieval.projection import fit_principal, reduced, rotated
-from isc_jobs.retrieval.search import Matrix
+from isc_jobs.retrieval.rows import Matrix
 from isc_jobs.spec.errors import DataError
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from slow_retrieval import Wide, first, inner, nearness, rows_of
 
 from isc_jobs.retrieval.projection import fit_principal, rotated
+from isc_jobs.retrieval.rows import Matrix
 from isc_jobs.retrieval.score_normalisation import fold_bias
-from isc_jobs.retrieval.search import Matrix, best_pairs
+from isc_jobs.retrieval.search import best_pairs
 from isc_jobs.spec.errors import DataError
 
 

@@ -4,23 +4,36 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slow_retrieval import KINDS, all_pairs, first, inner, nearness, rows_of
 
+from isc_jobs.retrieval import proposals
+from isc_jobs.retrieval.rows import normalised
 from isc_jobs.retrieval.search import best_pairs, inner_product_neighbours, l2_neighbours
-from isc_jobs.retrieval.subtraction import normalised
 from isc_jobs.spec.errors import DataError
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(params=["float32", "bfloat16"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What candidates are found in, whatever this processor is quick at."""
+    monkeypatch.setattr(proposals, "_LARGE", 0)
+    monkeypatch.setattr(proposals, "_WORTHWHILE", 0)
+    monkeypatch.setattr(proposals, "_multiplies_bfloat16", lambda: request.param == "bfloat16")
+    return str(request.param)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)  # fmt: skip
 @given(
     st.sampled_from(KINDS), st.integers(0, 999), st.integers(1, 25), st.integers(1, 120), st.integers(1, 9),
     st.integers(1, 12),
 )  # fmt: skip
 def test_neighbours_and_their_order_are_those_of_float64(
-    kind: str, seed: int, n: int, m: int, d: int, k: int
+    arithmetic: str, kind: str, seed: int, n: int, m: int, d: int, k: int
 ) -> None:  # fmt: skip
+    assert arithmetic
     rows = rows_of(kind, seed, m, d)
     queries = np.vstack((rows_of(kind, seed + 1, n, d), rows[:5]))
     for search, score in ((inner_product_neighbours, inner), (l2_neighbours, nearness)):
@@ -30,6 +43,33 @@ def test_neighbours_and_their_order_are_those_of_float64(
             best = first(scores, k)
             assert found.positions[place].tolist() == best
             np.testing.assert_allclose(found.scores[place], [scores[i] for i in best], atol=1e-12)
+
+
+@pytest.mark.parametrize("squared_distance", [False, True])
+def test_bounds_of_bfloat16_hold_and_what_is_not_proposed_is_below_them(*, squared_distance: bool) -> None:
+    rows, queries = rows_of("unit", 0, 3001, 256), rows_of("unit", 1, 300, 256)
+    queries[:100] = normalised(rows[:100] + 0.5 * queries[:100])
+    found = proposals.Bfloat16Proposer(rows, squared_distance=squared_distance).propose(queries, 40)
+    products = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    scores = -((queries.astype(np.float64)[:, None] - rows) ** 2).sum(axis=2) if squared_distance else products
+    proposed = np.take_along_axis(scores, found.positions, 1)
+    assert (found.lowest <= proposed).all()
+    assert (proposed <= found.highest).all()
+    assert np.ptp([found.lowest, found.highest], axis=0).max() < 0.04  # and they are of use
+    assert (np.diff(found.lowest) <= 0).all()
+    assert (np.diff(found.highest) <= 0).all()
+    np.put_along_axis(scores, found.positions, -np.inf, 1)
+    assert (scores.max(axis=1) <= found.highest[:, -1]).all()
+
+
+def test_small_searches_and_rows_of_many_lengths_are_left_to_faiss(arithmetic: str) -> None:
+    kinds = {"float32": proposals.FaissProposer, "bfloat16": proposals.Bfloat16Proposer}
+    rows = rows_of("unit", 0, 40, 8)
+    assert isinstance(proposals.make_proposer(rows, 3, squared_distance=True), kinds[arithmetic])
+    longer = rows * np.linspace(1, 2, 40, dtype=np.float32)[:, None]
+    assert isinstance(proposals.make_proposer(longer, 3, squared_distance=True), proposals.FaissProposer)
+    assert isinstance(proposals.make_proposer(longer, 3, squared_distance=False), kinds[arithmetic])
+    assert isinstance(proposals.make_proposer(1e10 * rows, 3, squared_distance=False), proposals.FaissProposer)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,6 +91,7 @@ def test_a_row_whose_score_is_no_number_in_float32_is_found() -> None:
 
 
 @pytest.mark.parametrize("others", [0, 3000])
+@pytest.mark.usefixtures("arithmetic")
 def test_equal_descriptors_of_full_size_score_0_and_come_before_nearly_equal_ones(others: int) -> None:
     rows = rows_of("unit", 0, 40 + others, 256)
     near = normalised(rows[:40] + 3e-6 * rows_of("unit", 1, 40, 256))
@@ -63,6 +104,7 @@ def test_equal_descriptors_of_full_size_score_0_and_come_before_nearly_equal_one
     assert not pairs.scores.any()
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_thousands_of_equal_rows_come_by_position() -> None:
     rows = np.ones((5000, 4), np.float32)
     rows[4990] = 2

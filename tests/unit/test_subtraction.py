@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_retrieval import KINDS, rows_of, smoothed, subtracted
 
-from isc_jobs.retrieval.subtraction import normalised, smooth, subtract_negatives
+from isc_jobs.retrieval.rows import normalised
+from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
 from isc_jobs.spec.errors import DataError
 
 

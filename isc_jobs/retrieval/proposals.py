@@ -1,0 +1,162 @@
+"""Rows that may be nearest, found by quick arithmetic, with bounds between which their exact scores lie.
+
+Two ways: faiss in float32, on GPUs where it finds some; and, for large searches on processors that multiply bfloat16
+in hardware, torch's product in bfloat16, several times as fast. What is found in the end is the same.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from isc_jobs.retrieval.rows import Matrix, Wide, lengths
+
+_GROUP = 32  # scores of which the largest is looked at first
+_CACHED = 5_000_000  # products, which a processor's cache holds
+_LARGE, _WORTHWHILE = 200_000_000, 10_000_000  # scores: torch takes seconds to import, if it is not yet
+_LONGEST = 1e9  # of rows whose products are far from float32's end
+_PROCESSOR = Path("/proc/cpuinfo")
+_SINGLE = np.finfo(np.float32)
+_HALF_UNIT = 2.0**-8  # relative error of rounding to bfloat16
+
+
+class Proposals(NamedTuple):
+    """(n, w) positions of rows, -1 where there is none, and bounds of their scores, both descending along w.
+
+    Whatever is not proposed scores at most the last ``highest``.
+    """
+
+    positions: NDArray[np.int64]
+    highest: Wide
+    lowest: Wide
+
+
+class Proposer(Protocol):
+    """Searches fixed rows."""
+
+    spare: int  # neighbours to ask for beyond those wanted, which mostly settles what is near the edge
+
+    def propose(self, queries: Matrix, width: int) -> Proposals:
+        """The ``width`` rows that seem nearest to each query."""
+        ...
+
+
+class FaissProposer:
+    """Flat faiss index in float32."""
+
+    spare = 4
+
+    def __init__(self, rows: Matrix, *, squared_distance: bool) -> None:
+        """Score: the inner product, or -(squared distance)."""
+        self._sign = -1 if squared_distance else 1
+        self._index: Any = (faiss.IndexFlatL2 if squared_distance else faiss.IndexFlatIP)(rows.shape[1])
+        if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
+            self._index = faiss.index_cpu_to_all_gpus(self._index)
+        self._index.add(np.ascontiguousarray(rows, np.float32))
+        self._longest = lengths(rows).max(initial=0)
+
+    def propose(self, queries: Matrix, width: int) -> Proposals:
+        """As faiss ranks them; positions are -1 where float32 overflows."""
+        values, positions = self._index.search(np.ascontiguousarray(queries, np.float32), width)
+        doubt = rounding(queries, self._longest)[:, None]
+        scores = self._sign * values.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # infinity less infinity: nothing is known
+            return Proposals(positions, scores + doubt, scores - doubt)
+
+
+class Bfloat16Proposer:
+    """Products of bfloat16: of each query, those of the groups with the largest products.
+
+    The nearest w rows lie in at most w groups, and no other group has a larger largest product.
+    """
+
+    spare = 10
+
+    def __init__(self, rows: Matrix, *, squared_distance: bool) -> None:
+        """Score: the inner product, or -(squared distance), of rows of about the same length."""
+        import torch
+
+        self._torch, self._count = torch, len(rows)
+        self._groups = -(-len(rows) // _GROUP)
+        padded = np.zeros((_GROUP * self._groups, rows.shape[1]), np.float32)
+        padded[: len(rows)] = rows
+        self._rows = torch.from_numpy(padded).bfloat16()
+        sizes, halves = lengths(rows), self._rows[: len(rows)].float().numpy()
+        self._longest, self._lost = float(lengths(halves).max()), float(lengths(rows - halves).max())
+        self._squares = (sizes.min() ** 2, sizes.max() ** 2) if squared_distance else None
+
+    def propose(self, queries: Matrix, width: int) -> Proposals:
+        """As bfloat16 ranks them."""
+        positions, products = np.empty((len(queries), width), np.int64), np.empty((len(queries), width))
+        halves = self._torch.from_numpy(np.ascontiguousarray(queries, np.float32)).bfloat16()
+        step = max(32, _CACHED // len(self._rows))
+        held = self._torch.empty((min(step, len(queries)), len(self._rows)), dtype=self._torch.bfloat16)
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            some = halves[part]
+            positions[part], products[part] = self._largest(
+                self._torch.mm(some, self._rows.T, out=held[: len(some)]), width
+            )
+        highest, lowest = self._between(queries, halves.float().numpy(), products)
+        if self._squares is not None:
+            least, most = self._squares
+            own = lengths(queries)[:, None] ** 2
+            slack = 1e-12 * (own + most)
+            highest, lowest = 2 * highest - own - least + slack, 2 * lowest - own - most - slack
+        return Proposals(positions, highest, lowest)
+
+    def _largest(self, products: Any, width: int) -> tuple[NDArray[np.int64], Wide]:
+        """Positions and products (n, rows); a group is every ``groups``-th row, so that they are compared at once."""
+        if self._count < products.shape[1]:
+            products[:, self._count :] = -self._torch.inf
+        grouped = products.view(len(products), _GROUP, self._groups)
+        # As integers, numbers that are not negative have the same order, and negative ones are below them.
+        peaks = grouped.view(self._torch.int16).amax(1).topk(min(width, self._groups), 1)
+        if (peaks.values[:, -1] < 0).any():
+            peaks = grouped.amax(1).topk(min(width, self._groups), 1)
+        chosen = peaks.indices
+        best, place = grouped.gather(2, chosen[:, None].expand(-1, _GROUP, -1)).flatten(1).topk(width, 1)
+        member, group = place // chosen.shape[1], place % chosen.shape[1]
+        positions = member * self._groups + chosen.gather(1, group)
+        return positions.numpy(), best.double().numpy()
+
+    def _between(self, queries: Matrix, halves: Matrix, products: Wide) -> tuple[Wide, Wide]:
+        """Bounds of exact products: what rounding both sides took, what summing in float32 did, and the result's."""
+        sizes = lengths(halves)
+        base = lengths(queries - halves) * self._longest + lengths(queries) * self._lost
+        base += (queries.shape[1] + 8) * (float(_SINGLE.eps) * sizes * self._longest + float(_SINGLE.tiny))
+        doubt = base[:, None] + 1.01 * _HALF_UNIT * np.abs(products)
+        return products + doubt, products - doubt
+
+
+def make_proposer(rows: Matrix, queries: int, *, squared_distance: bool) -> Proposer:
+    """The quicker one for so many queries, of those that this machine and these rows allow."""
+    sizes = lengths(rows)
+    alike = not squared_distance or sizes.max(initial=0) ** 2 - sizes.min(initial=np.inf) ** 2 < 1e-3
+    least = _WORTHWHILE if "torch" in sys.modules else _LARGE
+    if queries * len(rows) >= least and alike and sizes.max() < _LONGEST and _multiplies_bfloat16():
+        return Bfloat16Proposer(rows, squared_distance=squared_distance)
+    return FaissProposer(rows, squared_distance=squared_distance)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether torch is here, and the processor has instructions for it, and faiss no GPU."""
+    if find_spec("torch") is None or (hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0):
+        return False
+    flags = _PROCESSOR.read_text().split() if _PROCESSOR.exists() else []
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def rounding(queries: Matrix, longest: float) -> Wide:
+    """(n,) the most by which a float32 score of a query may be off, in whatever order its products are summed.
+
+    d products lose at most d units of rounding of |q||r| (Higham, Accuracy and Stability, 2002, section 3.1).
+    Infinite where float32 may overflow. ``longest``: the largest length of a row.
+    """
+    sizes = (lengths(queries) + longest) ** 2
+    bound = (queries.shape[1] + 8) * (float(_SINGLE.eps) / 2 * sizes + float(_SINGLE.tiny))
+    return np.where(sizes < float(_SINGLE.max) / 4, bound, np.inf)
