@@ -20,7 +20,7 @@ from isc_jobs.stages.sharding import Plan, Shard, picture_id, plan_shards
 from isc_jobs.store.listing import fetch_listing, read_listing, write_listing
 from isc_jobs.store.port import ObjectInfo
 from isc_jobs.store.source import Source, open_source
-from isc_jobs.vision.decode import BadImage, decode_rgb
+from isc_jobs.vision.decode import BadImage, check_picture
 from isc_jobs.vision.shards import Picture, write_shard
 
 
@@ -151,11 +151,11 @@ class _Packer:
     def _verify(self, key: str) -> Picture | BadImage:
         data = self._source.read(key)
         try:
-            image = decode_rgb(data, self._data.max_pixels)
+            width, height = check_picture(data, self._data.max_pixels)
         except BadImage as bad:
             return bad
         path = PurePosixPath(key)
-        return Picture(path.stem, path.suffix.lower().lstrip("."), data, image.width, image.height)
+        return Picture(path.stem, path.suffix.lower().lstrip("."), data, width, height)
 
     def _step(self, count: int) -> None:
         if self._ctx.stop_requested:

@@ -26,13 +26,14 @@ _REFUSED = {
     "NoSuchBucket",
     "InvalidBucketName",
 }
+READ_S = 60
 _TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
 
 
 def s3_client(*, anonymous: bool = False) -> Any:
     """A client by the usual AWS variables; requests are retried with backoff."""
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=READ_S,
         signature_version=UNSIGNED if anonymous else "s3v4",
     )  # fmt: skip
     return boto3.client("s3", config=config, region_name=os.environ.get("AWS_REGION"))

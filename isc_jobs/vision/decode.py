@@ -3,10 +3,12 @@
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from isc_jobs.spec.errors import DataError
 
@@ -17,6 +19,7 @@ _FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM"
 # Whatever Pillow's readers let through on damaged bytes.
 _UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
                MemoryError, EOFError, RuntimeError, struct.error)  # fmt: skip
+_TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 Pixels = NDArray[np.uint8]
 
 
@@ -29,6 +32,34 @@ def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | N
 
     ``reduce_to``: a JPEG may come smaller, but no side smaller than twice this. Raises BadImage.
     """
+    with _opened(data, max_pixels) as image:
+        if reduce_to is not None and image.format == "JPEG":
+            image.draft("RGB", (2 * reduce_to, 2 * reduce_to))
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def check_picture(data: bytes, max_pixels: int = 100_000_000) -> tuple[int, int]:
+    """Width and height of the picture that ``decode_rgb`` makes of these bytes; raises BadImage where it does.
+
+    A JPEG is decoded to its end, but to grey pixels of an eighth of its size: damage shows as the codes are read,
+    which takes two fifths of the time of a whole decoding.
+    """
+    with _opened(data, max_pixels) as image:
+        if image.format != "JPEG":
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image)).size
+        width, height = image.size
+        image.draft("L", (1, 1))
+        image.load()
+        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        ImageOps.exif_transpose(image, in_place=True)
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture not yet decoded; whatever fails until it is closed becomes a BadImage."""
     if not data:
         raise BadImage("empty file")
     try:
@@ -38,10 +69,7 @@ def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | N
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise BadImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
-            if reduce_to is not None and image.format == "JPEG":
-                image.draft("RGB", (2 * reduce_to, 2 * reduce_to))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except UnidentifiedImageError as error:
         raise BadImage("no known image format") from error
     except _UNREADABLE as error:
