@@ -33,8 +33,8 @@ LEAST, MOST = 50_000, 200_000  # bytes of a picture
 def jpeg(paths: list[Path], number: int) -> bytes:
     """A picture of its own: a random part of a photo, at most 1024 pixels a side."""
     rng = np.random.default_rng(number)
-    with Image.open(paths[int(rng.integers(len(paths)))]) as photo:
-        photo = photo.convert("RGB")
+    with Image.open(paths[int(rng.integers(len(paths)))]) as file:
+        photo = file.convert("RGB")
     width, height = (int(side * rng.uniform(0.7, 1.0)) for side in photo.size)
     left, top = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
     scale = 1024 / max(width, height)
