@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from isc_jobs.spec.settings import Compute, Model, Training
+from isc_jobs.stages.fetching import fetch_shards
 from isc_jobs.stages.ground_truth import parse_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.stages.saving import STATE, CheckpointWriter
@@ -33,7 +34,9 @@ def body(ctx: Context) -> dict[str, Any] | None:
     compute = Compute.model_validate(ctx.spec.execution["compute"])
     torch.set_num_threads(compute.threads)
     with join_world() as world, CheckpointWriter(ctx) as writer:
-        samples = open_samples(training, ctx.input("data"))
+        data = ctx.input("data")
+        fetch_shards(ctx, data, shards_of(training, data), world)
+        samples = open_samples(training, data)
         hooks = Hooks(
             progress=ctx.progress, save=writer.save, stop_requested=partial(_asked_to_stop, ctx, writer), log=ctx.log
         )
@@ -54,6 +57,14 @@ def open_samples(training: Training, data: Artifact) -> Samples:
     truth = parse_ground_truth(name, data.path(name).read_bytes()) if name in data.names() else []
     pairs = Pairs(ShardSet(data, "query_phase1"), references, truth if training.samples == "pairs" else [])
     return Samples(training, ShardSet(data, "train"), pairs, Negatives(references, truth))
+
+
+def shards_of(training: Training, data: Artifact) -> list[str]:
+    """Files of all sets that the samples are drawn from."""
+    sets = ["train"] if training.samples == "images" else ["query_phase1"]
+    if training.samples == "pairs" or training.extra_negatives:
+        sets.append("reference")
+    return [file for name in sets for file, _ in ShardSet(data, name).shards]
 
 
 def weights_file(artifact: Artifact) -> Path:

@@ -55,7 +55,15 @@ class S3Store:
         """Use the address; the bucket must exist."""
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = split_uri(uri)
-        self._client = s3_client()
+        self._clients = {os.getpid(): s3_client()}
+
+    @property
+    def _client(self) -> Any:
+        """Of this process: one that a fork took over would share its connections with its parent."""
+        process = os.getpid()
+        if process not in self._clients:
+            self._clients[process] = s3_client()
+        return self._clients[process]
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:
