@@ -73,6 +73,7 @@ def verdict(of: Callable[[bytes, int], tuple[int, int] | Image.Image], data: byt
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as above
 def test_a_check_says_of_whole_and_damaged_bytes_what_a_decoding_says(options: dict[str, Any]) -> None:
     exif = Image.Exif()
     rng = random.Random(str(options))
