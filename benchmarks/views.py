@@ -14,10 +14,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Training
 from isc_jobs.vision import assets
+from isc_jobs.vision.decode import Encoded
 from isc_jobs.vision.views import hard_view
 
 sys.path.append(str(Path(__file__).parents[1] / "tests/unit"))
 from references import COMPARISONS, PHOTOS, Comparison
+from whole import Whole
 
 TILE, GAP, MARGIN, GROUPS = (148, 111), 6, 36, 3
 CAPTION, HEAD, GROUP_GAP = 30, 100, 26
@@ -95,8 +97,8 @@ def _view(photo: Image.Image, training: Training, seed: int) -> Pixels:
     other = PHOTOS / f"{OTHERS[int(rng.integers(len(OTHERS)))]}.jpg"
     assert training.views is not None
     return hard_view(
-        np.asarray(photo),
-        lambda: np.asarray(Image.open(other).convert("RGB")),
+        Whole(np.asarray(photo)),
+        lambda: Encoded(other.read_bytes()),
         training.input_size,
         training.views,
         rng,

@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=commands.evaluate)
     _add_weights_commands(subparsers)
     _add_match(subparsers)
+    _add_estimate(subparsers)
     return parser
 
 
@@ -143,6 +144,41 @@ def _add_match(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
     match.set_defaults(command=commands.match)
 
 
+def _add_estimate(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
+    estimate = subparsers.add_parser("estimate", help="hours, GPUs, storage and cost of a run, without running it")
+    _add_profile(estimate)
+    estimate.add_argument("--gpu", choices=["a100", "h100", "v100"], default="a100", help="default a100")
+    for name, kind, text in (
+        ("--nodes", _positive, "that trainings and extraction use; default: the settings' pods"),
+        ("--gpus-per-node", _natural, "default: the settings'; 0: on processors"),
+        ("--images", _positive, "training images; default DISC21's 1,000,000"),
+        ("--references", _positive, "default DISC21's 1,000,000"),
+        ("--queries", _positive, "of each phase; default DISC21's 50,000"),
+        ("--pairs", _positive, "of the ground truth of phase 1; default DISC21's 4,991"),
+        ("--picture-kb", _positive, "of one picture on average; default 167"),
+    ):
+        estimate.add_argument(name, type=kind, metavar="N", help=text)
+    for name, default, text in (
+        ("--cores-per-node", None, "default: the settings' cpu of a training's pod"),
+        ("--store-gbit", 25.0, "Gbit/s of a node to the store; default 25"),
+        ("--network-gbit", 100.0, "Gbit/s of a node to the others; default 100"),
+        ("--disk-mb", 2000.0, "MB/s of a node's disk; default 2000"),
+        ("--price", None, "of a GPU hour; default 0: the cost is that of storage and requests"),
+        ("--core-price", None, "of a core hour, for stages without GPUs; default 0"),
+        ("--storage-price", None, "of a GB and month; default 0.023"),
+        ("--put-price", None, "of a thousand PUT or LIST requests; default 0.005"),
+        ("--get-price", None, "of a thousand GET requests; default 0.0004"),
+        ("--months", None, "for which outputs are kept; default: as long as the run"),
+        ("--failures-per-node-day", 0.0, "simulate runs whose nodes fail so often: goodput by checkpoint interval"),
+        ("--preemptions-per-node-day", 0.0, "the same with a warning, after which a checkpoint is written"),
+    ):
+        estimate.add_argument(name, type=_amount, metavar="X", default=default, help=text)
+    estimate.add_argument("--runs", type=_positive, default=20, metavar="N", help="simulated; default 20")
+    estimate.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the first of them; default 0")
+    estimate.add_argument("--json", action="store_true", help="for programs")
+    estimate.set_defaults(command=commands.estimate)
+
+
 def _add_input_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-size", type=_size, metavar="N", help="pixels a side; default: the weights', else 512")
 
@@ -164,6 +200,13 @@ def _finite(text: str) -> float:
     return value
 
 
+def _amount(text: str) -> float:
+    value = _finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
+    return value
+
+
 def _natural(text: str) -> int:
     return _whole(text, 0)
 
@@ -176,7 +219,7 @@ def _size(text: str) -> int:
     return _whole(text, 32)
 
 
-def _add_request(parser: argparse.ArgumentParser) -> None:
+def _add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
     parser.add_argument(
         "--set",
@@ -186,6 +229,10 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change one setting, as trainings.v83.epochs=2",
     )
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    _add_profile(parser)
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
     parser.add_argument(

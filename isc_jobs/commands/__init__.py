@@ -1,11 +1,12 @@
 """What each command of the command line does: arguments in, exit code out. Heavy imports wait until one needs them."""
 
 from isc_jobs.commands.data import dataset_make, evaluate
+from isc_jobs.commands.estimate import estimate
 from isc_jobs.commands.matching import match
 from isc_jobs.commands.runs import _request, cancel, check, diff, logs, render, resume, run_all, status
 from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, export
 
 __all__ = [
-    "_request", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "dataset_make", "diff", "evaluate",
-    "export", "logs", "match", "render", "resume", "run_all", "status",
+    "_request", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "dataset_make", "diff", "estimate",
+    "evaluate", "export", "logs", "match", "render", "resume", "run_all", "status",
 ]  # fmt: skip

@@ -28,11 +28,11 @@ from isc_jobs.spec.profile import load_settings
 from isc_jobs.store.progress import Progress
 from isc_jobs.training.inference import load_model
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
-from isc_jobs.vision.decode import BadImage, decode_rgb, load_resized
+from isc_jobs.vision.decode import BadImage, Encoded, Pixels
 from isc_jobs.vision.model import normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.views import hard_view
 
-Pixels = NDArray[np.uint8]
 _EDITED = "edited copies"
 
 
@@ -71,12 +71,9 @@ class _Tasks(Dataset[_Read]):
     def _pixels(self, task: _Task) -> Pixels:
         if task.other is None:
             return load_resized(Path(task.path).read_bytes(), self._size)
-        image, other = self._large(task.path), self._large(task.other)
+        picture, other = (Encoded(Path(path).read_bytes()) for path in (task.path, task.other))
         assert self._views is not None
-        return hard_view(image, lambda: other, self._size, self._views, np.random.default_rng(int(task.key, 16)))
-
-    def _large(self, path: str) -> Pixels:
-        return np.asarray(decode_rgb(Path(path).read_bytes(), reduce_to=(3 * self._size + 1) // 2))
+        return hard_view(picture, lambda: other, self._size, self._views, np.random.default_rng(int(task.key, 16)))
 
 
 class _Describer:

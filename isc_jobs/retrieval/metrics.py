@@ -1,12 +1,14 @@
 """Micro average precision and recall at precision 90, with the challenge's tie rule, on both tracks."""
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.search import Matrix, best_pairs
+from isc_jobs.retrieval.search import Matrix, RankedPairs, best_pairs, descending
 from isc_jobs.retrieval.submission import (
     MAX_DIMENSIONS,
     Descriptors,
@@ -44,19 +46,35 @@ class Scores:
 
 
 def score_matches(matches: Matches, truth: GroundTruth) -> Scores:
-    """Scores of claimed pairs; queries that the ground truth does not name are left out.
+    """Scores of claimed pairs: see score_pairs."""
+    every = np.arange(len(matches.scores))
+    return score_pairs(RankedPairs(every, every, matches.scores), matches.queries, matches.references, truth)
+
+
+def score_pairs(pairs: RankedPairs, queries: Sequence[str], references: Sequence[str], truth: GroundTruth) -> Scores:
+    """Scores of pairs by position; queries that the ground truth does not name are left out.
 
     Results are ranked by (score, not correct) descending: among equal scores wrong ones come first.
     """
-    kept = [i for i, query in enumerate(matches.queries) if query in truth.queries]
-    correct = np.array([(matches.queries[i], matches.references[i]) in truth.pairs for i in kept], bool)
-    order = np.lexsort((correct, -matches.scores[kept]))
+    counted = _among(queries, truth.queries)[pairs.queries]
+    asked, answers, scores = pairs.queries[counted], pairs.references[counted], pairs.scores[counted]
+    correct = _among(queries, {query for query, _ in truth.pairs})[asked]
+    named = zip(
+        map(queries.__getitem__, asked[correct].tolist()), map(references.__getitem__, answers[correct].tolist()),
+        strict=True,
+    )  # fmt: skip
+    correct[correct] = _among(list(named), truth.pairs)
+    order = descending(scores, correct)
     hits = np.cumsum(correct[order])
     precision = hits / np.arange(1, len(hits) + 1)
     recall = hits / len(truth.pairs)
     uap = float((precision * np.diff(recall, prepend=0)).sum())
     good = recall[precision >= 0.9]
-    return Scores(uap, float(good.max(initial=0)), matches.scores[kept][order], precision, recall)
+    return Scores(uap, float(good.max(initial=0)), scores[order], precision, recall)
+
+
+def _among(values: Sequence[object], known: AbstractSet[object]) -> NDArray[np.bool_]:
+    return np.fromiter(map(known.__contains__, values), bool, len(values))
 
 
 def rank_descriptors(
@@ -65,8 +83,8 @@ def rank_descriptors(
     """The descriptor track's results: the best pairs of all queries, ``results_per_query`` on average."""
     pairs = best_pairs(queries.rows, references.rows, results_per_query * len(queries.ids))
     return Matches(
-        [queries.ids[place] for place in pairs.queries], [references.ids[place] for place in pairs.references],
-        pairs.scores,
+        list(map(queries.ids.__getitem__, pairs.queries.tolist())),
+        list(map(references.ids.__getitem__, pairs.references.tolist())), pairs.scores,
     )  # fmt: skip
 
 

@@ -94,6 +94,10 @@ class Training(Frozen):
     koleo_weight: NonNegativeFloat  # of the entropy regulariser, which spreads a batch's embeddings; 0: without it
     hard_group: PositiveInt  # images near one another that share a batch; 1: batches of a uniform shuffle
 
+    def steps_per_epoch(self, samples: int) -> int:
+        """Full global batches of an epoch over so many samples."""
+        return (self.sample_size or samples) // self.global_batch
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.epochs > self.schedule_epochs:
@@ -138,7 +142,9 @@ class Compute(Frozen):
     threads: PositiveInt  # per process, on CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool  # a training's model by torch.compile, which needs a C++ compiler on the machine
-    checkpoint_every_steps: PositiveInt
+    # Of a training; auto: at the interval of Young and Daly, 30 s to 30 minutes, for what a checkpoint is seen to cost.
+    checkpoint_every_steps: PositiveInt | Literal["auto"]
+    mean_hours_between_failures: PositiveFloat  # of a training as a whole: lost nodes, preemptions, people
 
 
 class Extract(Frozen):

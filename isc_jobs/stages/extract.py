@@ -23,8 +23,8 @@ from isc_jobs.stages.train import weights_file
 from isc_jobs.training.checkpoint import load_weights
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
 from isc_jobs.training.whitening import whiten_head
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 _ID_WIDTH = {"query": 6, "reference": 7, "train": 7}

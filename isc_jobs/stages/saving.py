@@ -7,11 +7,10 @@ from typing import Any, Self
 import torch
 
 from isc_jobs.stages.runner import Context
-from isc_jobs.store.checkpoints import prune, save_checkpoint
+from isc_jobs.store.checkpoints import KEPT, prune, save_checkpoint
 from isc_jobs.training.host_copy import HostCopy
 
 STATE = "state.pt"  # the file of a checkpoint
-_KEPT = 2  # checkpoints
 
 
 class CheckpointWriter:
@@ -57,4 +56,4 @@ class CheckpointWriter:
         folder.mkdir(exist_ok=True)
         torch.save(state, folder / STATE)
         save_checkpoint(self._ctx.store, self._ctx.spec.key, step, folder)
-        prune(self._ctx.store, self._ctx.spec.key, _KEPT)
+        prune(self._ctx.store, self._ctx.spec.key, KEPT)

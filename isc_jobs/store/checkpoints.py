@@ -8,6 +8,7 @@ from pathlib import Path
 from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.store.port import NotFound, Store
 
+KEPT = 2  # of a stage at once
 _LOG = logging.getLogger(__name__)
 _MARKER = re.compile(r"/step-(\d{9})/marker\.json$")
 

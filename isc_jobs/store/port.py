@@ -8,6 +8,8 @@ from typing import Protocol
 
 from isc_jobs.spec.errors import DataError, TemporaryError, UsageError
 
+PART_BYTES = 32 << 20  # larger objects come and go in parts of this size,
+CONNECTIONS = 4  # so many at once
 _SEGMENT = re.compile(r"[A-Za-z0-9._=-]+")
 
 

@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from isc_jobs.spec.errors import TemporaryError, UsageError
-from isc_jobs.store.port import Conflict, NotFound, ObjectInfo, check_key
+from isc_jobs.store.port import CONNECTIONS, PART_BYTES, Conflict, NotFound, ObjectInfo, check_key
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
@@ -27,7 +27,7 @@ _REFUSED = {
     "InvalidBucketName",
 }
 READ_S = 60
-_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
+_TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=CONNECTIONS)
 
 
 def s3_client(*, anonymous: bool = False) -> Any:

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.settings import Training
 from isc_jobs.training.schedule import seed_of
-from isc_jobs.vision.decode import Pixels, decode_rgb, load_resized
+from isc_jobs.vision.decode import Encoded, Pixels
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 from isc_jobs.vision.views import hard_view, moderate_view
 
@@ -47,13 +48,11 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     def _views(self, index: int, rng: Generator) -> list[Pixels]:
         views, size = self._training.views, self._training.input_size
         assert views is not None  # settings refuse images without views
-        image = self._decode(index)
+        picture = Encoded(self._images.read(index))
         other = int(rng.integers(len(self._images)))
-        return [moderate_view(image, size, rng), hard_view(image, lambda: self._decode(other), size, views, rng)]
-
-    def _decode(self, index: int) -> Pixels:
-        # The smallest crop has .15 of the area: three times the size keeps it from being enlarged much.
-        return np.asarray(decode_rgb(self._images.read(index), reduce_to=(3 * self._training.input_size + 1) // 2))
+        # The hard view first: its crop is the smaller one, so what is decoded for it serves the moderate one too.
+        hard = hard_view(picture, lambda: Encoded(self._images.read(other)), size, views, rng)
+        return [moderate_view(picture, size, rng), hard]
 
 
 class Pairs:

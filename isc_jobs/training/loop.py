@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from isc_jobs.spec.errors import DataError, Terminated, UsageError
 from isc_jobs.spec.settings import Compute, Training
 from isc_jobs.training.batch_norm import synchronise, train_mode
+from isc_jobs.training.checkpoint_pace import CheckpointPace
 from isc_jobs.training.dataset import Samples
 from isc_jobs.training.distributed import World, any_rank, gather_rows, share_state
 from isc_jobs.training.hard_groups import Neighbours
@@ -132,6 +133,7 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbou
     batches = Batches(training, len(samples), world.rank, world.size, trainer.step, neighbours)
     total = trainer.step + len(batches)
     train_mode(trainer.model, frozen=training.batch_norm == "frozen")
+    pace = CheckpointPace(trainer.compute)
     for pixels, labels in _loader(samples, batches, trainer.compute, world):
         started = time.monotonic()
         epoch, within = divmod(trainer.step, batches.steps_per_epoch)
@@ -144,8 +146,10 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbou
         trainer.history.append([trainer.step, epoch, *values, lr, round(time.monotonic() - started, 4)])
         hooks.progress(trainer.step, total, loss=values[0], lr=lr)
         stop = any_rank(hooks.stop_requested(), world)
-        if stop or (trainer.step % trainer.compute.checkpoint_every_steps == 0 and trainer.step < total):
-            hooks.save(trainer.step, trainer.state())
+        # The first rank alone decides, by its clock, and saves: a checkpoint needs nothing of the others.
+        if stop or (world.rank == 0 and trainer.step < total and pace.is_due(trainer.step)):
+            with pace.saving():
+                hooks.save(trainer.step, trainer.state())
         if stop:
             raise Terminated(f"stopped at step {trainer.step} of {total}; a checkpoint is kept, run again to go on")
 

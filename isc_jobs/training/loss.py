@@ -5,7 +5,7 @@ itself. The terms are relu(d - positive margin) and relu(negative margin - d) of
 of normalised embeddings; each kind is averaged over its non-zero terms (arXiv:2112.04323, section 3.2).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,27 +31,58 @@ def contrastive_loss(
 ) -> Loss:
     """Enter a batch (b, d) with labels (b,) into the memory, then its loss against all of it."""
     own = memory.enter(embeddings, labels)
-    distance = euclidean(embeddings, memory.embeddings[: memory.filled])
-    same = labels[:, None] == memory.labels[None, : memory.filled]
-    rows = torch.arange(len(labels), device=labels.device)
-    others = torch.ones_like(same)
-    others[rows, own] = False
-    positive = _mean_of_nonzero(torch.relu(distance - positive_margin), same & others)
-    negative = _mean_of_nonzero(torch.relu(negative_margin - distance), ~same)
+    bank, bank_labels = memory.embeddings[: memory.filled], memory.labels[: memory.filled]
+    others = labels[:, None] == bank_labels
+    others[torch.arange(len(labels), device=labels.device), own] = False
+    distance, rows, columns = _Distances.apply(embeddings, bank, others, own, negative_margin)
+    same = labels[rows] == bank_labels[columns]
+    positive = _mean_of_nonzero(torch.relu(distance[same] - positive_margin))
+    negative = _mean_of_nonzero(torch.relu(negative_margin - distance[~same]))
     return Loss(positive + negative, positive, negative, torch.zeros_like(positive))
 
 
-def euclidean(x: Tensor, y: Tensor) -> Tensor:
-    """Distances (n, m) of normalised rows (n, d) and (m, d); the gradient at distance 0 is 0.
+class _Distances(torch.autograd.Function):
+    """Distances (p,) of the pairs that count, with their rows and columns; only the batch's rows have a gradient.
+
+    Those are the positives, a mask (b, m), and what is nearer than the margin. Other negatives have neither loss nor
+    gradient, and are nearly all: one product of matrices finds those that have, and only they are differentiated.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_bd: Tensor, bank_md: Tensor, positives: Tensor, own: Tensor, margin: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``own``: the column of each row itself, which makes no pair."""
+        product = x_bd @ bank_md.T
+        product[torch.arange(len(own), device=own.device), own] = -2.0
+        counted = product > 1 - margin * margin / 2 - _ROUNDING * torch.finfo(product.dtype).eps
+        rows, columns = (counted | positives).nonzero(as_tuple=True)
+        distance = distances(product[rows, columns])
+        ctx.save_for_backward(bank_md, rows, columns, distance)
+        ctx.batch = len(x_bd)
+        ctx.mark_non_differentiable(rows, columns)
+        return distance, rows, columns
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Of sqrt(2 - 2xy) by x: -y / distance; 0 at distance 0."""
+        bank_md, rows, columns, distance = ctx.saved_tensors
+        weights = torch.where(distance > 0, -grads[0] / distance, 0.0)
+        sparse = torch.sparse_coo_tensor(
+            torch.stack((rows, columns)), weights, (int(ctx.batch), len(bank_md)), check_invariants=False
+        )
+        return sparse @ bank_md, None, None, None, None
+
+
+def distances(product: Tensor) -> Tensor:
+    """Euclidean distances of normalised rows by their inner products.
 
     What rounding leaves of distance 0 is 0: an extra negative drawn twice for a batch would else be a positive term,
     of no size but counted, and chance would decide it.
     """
-    squared = 2.0 - 2.0 * (x @ y.T)
-    zero = squared < _ROUNDING * torch.finfo(squared.dtype).eps
-    return torch.sqrt(squared.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+    squared = 2.0 - 2.0 * product
+    return torch.sqrt(squared.masked_fill(squared < _ROUNDING * torch.finfo(squared.dtype).eps, 0.0))
 
 
-def _mean_of_nonzero(terms: Tensor, pairs: Tensor) -> Tensor:
-    counted = pairs & (terms > 0)
-    return (terms * counted).sum() / counted.sum().clamp(min=1)
+def _mean_of_nonzero(terms: Tensor) -> Tensor:
+    return terms.sum() / (terms > 0).sum().clamp(min=1)

@@ -10,8 +10,8 @@ from isc_jobs.spec.settings import Compute
 from isc_jobs.training.distributed import World, any_rank, merge_parts, share_state
 from isc_jobs.training.hard_groups import Neighbours
 from isc_jobs.training.loop import Hooks, autocast, choose_precision, quiet_worker
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import DescriptorModel, normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 _NEAREST = 32

@@ -66,7 +66,7 @@ class Batches:
     @property
     def steps_per_epoch(self) -> int:
         """Full global batches of an epoch."""
-        return (self.training.sample_size or self.samples) // self.training.global_batch
+        return self.training.steps_per_epoch(self.samples)
 
     def __len__(self) -> int:
         """Steps that are left."""

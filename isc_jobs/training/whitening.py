@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from isc_jobs.spec.errors import DataError, UsageError
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import DescriptorModel, normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 _MOST_IMAGES = 4096

@@ -1,33 +1,28 @@
 """What the views do to a picture: each operation is a function of the picture and explicit parameters.
 
 The pictures are those of the libraries that the recipe's author used: AugLy 1.0.0, torchvision and Pillow. Where
-Pillow is fast enough it is called, so nothing differs; elsewhere OpenCV or torch does the same, and rounds
-differently. Pictures are (height, width, 3) uint8 arrays of any size from 1 pixel on, and are never changed in place.
+Pillow is fast enough it is called, so nothing differs; elsewhere OpenCV, torch or libjpeg-turbo does the same, and
+sometimes rounds differently. Pictures are (height, width, 3) uint8 arrays of any size from 1 pixel on, and are never
+changed in place.
 """
 
-import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from torch.nn import functional
+from PIL import Image, ImageDraw, ImageFont
 
-from isc_jobs.vision.decode import Pixels
+from isc_jobs.vision.decode import Pixels, Window
+from isc_jobs.vision.resize import resize
 
 _EDGE_ENHANCE = np.array([[-1, -1, -1], [-1, 10, -1], [-1, -1, -1]], np.float32) / 2
 _EDGE_ENHANCE_MORE = np.array([[-1, -1, -1], [-1, 9, -1], [-1, -1, -1]], np.float32)
 _LEVELS = np.arange(256, dtype=np.float32)
-
-
-def crop_resize(image: Pixels, window: tuple[int, int, int, int], size: int) -> Pixels:
-    """(size, size, 3): the window (top, left, height, width), resized as torchvision's RandomResizedCrop does."""
-    top, left, height, width = window
-    return _resize(image[top : top + height, left : left + width], size, size, "bilinear")
 
 
 def flip(image: Pixels, axis: int) -> Pixels:
@@ -35,29 +30,43 @@ def flip(image: Pixels, axis: int) -> Pixels:
     return _pixels(cv2.flip(image, axis))
 
 
-def rotate(image: Pixels, degrees: float) -> Pixels:
+def rotated_size(height: int, width: int, degrees: float) -> tuple[int, int]:
+    """Height and width of a picture after rotate()."""
+    left, top, right, bottom, _ = _rotated_box(height, width, degrees)
+    return bottom - top, right - left
+
+
+def rotate(image: Pixels, degrees: float, window: Window | None = None) -> Pixels:
     """AugLy's rotate: counter-clockwise, nearest pixels, cut to the largest upright rectangle without empty corners.
 
-    Only that rectangle is computed: a long and thin picture would need a square of its length.
+    Only that rectangle is computed, or its ``window``: a long and thin picture would need a square of its length.
     """
     height, width = image.shape[:2]
+    left, top, right, bottom, (middle_x, middle_y) = _rotated_box(height, width, degrees)
+    row, column, h, w = (0, 0, bottom - top, right - left) if window is None else window
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    # The canvas that holds the whole rotated picture; Pillow rounds its edges outwards.
+    # OpenCV takes coordinates for those of pixels' centres, Pillow for those of their edges.
+    x, y = left + column - middle_x + 0.5, top + row - middle_y + 0.5
+    matrix = np.array([
+        [cosine, -sine, x * cosine - y * sine + width / 2 - 0.5],
+        [sine, cosine, x * sine + y * cosine + height / 2 - 0.5],
+    ])  # fmt: skip
+    return _pixels(cv2.warpAffine(image, matrix, (w, h), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP))
+
+
+def _rotated_box(height: int, width: int, degrees: float) -> tuple[int, int, int, int, tuple[float, float]]:
+    """Left, top, right and bottom of the rectangle in the canvas that holds the whole rotated picture, its middle."""
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     xs = [x * cosine + y * sine for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
     ys = [y * cosine - x * sine for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
-    middle_x, middle_y = (
+    middle_x, middle_y = (  # Pillow rounds the canvas's edges outwards
         (math.ceil(round(max(at) + half, 9)) - math.floor(round(min(at) + half, 9))) / 2
         for at, half in ((xs, width / 2), (ys, height / 2))
     )
     w, h = _inscribed(width, height, abs(sine), abs(cosine))
     left, top = int(middle_x - w / 2), int(middle_y - h / 2)
-    size = max(1, int(middle_x + w / 2) - left), max(1, int(middle_y + h / 2) - top)
-    x, y = left - middle_x, top - middle_y
-    matrix = (
-        cosine, -sine, x * cosine - y * sine + width / 2,
-        sine, cosine, x * sine + y * cosine + height / 2,
-    )  # fmt: skip
-    return np.asarray(Image.fromarray(image).transform(size, Image.Transform.AFFINE, matrix))
+    right, bottom = max(left + 1, int(middle_x + w / 2)), max(top + 1, int(middle_y + h / 2))
+    return left, top, right, bottom, (middle_x, middle_y)
 
 
 def _inscribed(width: int, height: int, sine: float, cosine: float) -> tuple[float, float]:
@@ -79,9 +88,16 @@ def overlay(ground: Pixels, top: Pixels, size: float, opacity: float, x: float, 
     width = max(1, int(top.shape[1] * height / top.shape[0]))
     left, row = _corner(ground, x, y)
     w, h = min(width, ground.shape[1] - left), min(height, ground.shape[0] - row)
-    seen = 0, 0, top.shape[1] * w / width, top.shape[0] * h / height  # all that is resized: the rest may be huge
-    resized = Image.fromarray(top).resize((w, h), Image.Resampling.BICUBIC, seen)
-    return _paste(ground, np.asarray(resized), np.full((h, w, 1), int(255 * opacity), np.uint16), left, row)
+    if (w, h) == (width, height):
+        resized = resize(top, h, w, "bicubic")
+    else:  # Pillow resizes a part alone; the whole may be huge
+        seen = 0, 0, top.shape[1] * w / width, top.shape[0] * h / height
+        resized = np.asarray(Image.fromarray(top).resize((w, h), Image.Resampling.BICUBIC, seen))
+    weight = int(255 * opacity) / 255
+    result = ground.copy()
+    window = result[row : row + h, left : left + w]
+    window[:] = cv2.addWeighted(resized, weight, window, 1 - weight, 0)
+    return result
 
 
 def overlay_emoji(image: Pixels, sprite: NDArray[np.uint8], size: float, x: float, y: float) -> Pixels:
@@ -105,10 +121,15 @@ def overlay_text(
     height, width = image.shape[:2]
     canvas = Image.fromarray(image)
     points = max(1, int(min(width, height) * size))
-    face = ImageFont.truetype(font, points, layout_engine=ImageFont.Layout.BASIC)
+    face = _face(font, points)
     for number, line in enumerate(lines):
         ImageDraw.Draw(canvas).text((x * width, (y + number * size) * height), line, fill=colour, font=face)
     return np.asarray(canvas)
+
+
+@lru_cache(maxsize=256)
+def _face(font: Path, points: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font, points, layout_engine=ImageFont.Layout.BASIC)
 
 
 def adjust_brightness(image: Pixels, factor: float) -> Pixels:
@@ -118,7 +139,7 @@ def adjust_brightness(image: Pixels, factor: float) -> Pixels:
 
 def adjust_contrast(image: Pixels, factor: float) -> Pixels:
     """Pillow's: away from the mean luma by ``factor``."""
-    return _towards(image, int(float(_luma(image).mean()) + 0.5), factor)
+    return _towards(image, int(cv2.mean(_luma(image))[0] + 0.5), factor)
 
 
 def adjust_saturation(image: Pixels, factor: float) -> Pixels:
@@ -137,8 +158,8 @@ def adjust_hue(image: Pixels, turns: float) -> Pixels:
 def pixelize(image: Pixels, ratio: float) -> Pixels:
     """AugLy's pixelization: resized to ``ratio`` of both sides and back; bicubic, so blurred more than in blocks."""
     height, width = image.shape[:2]
-    small = _resize(image, max(1, int(height * ratio)), max(1, int(width * ratio)), "bicubic")
-    return _resize(small, height, width, "bicubic")
+    small = resize(image, max(1, int(height * ratio)), max(1, int(width * ratio)), "bicubic")
+    return resize(small, height, width, "bicubic")
 
 
 def shuffle_pixels(image: Pixels, targets: NDArray[np.int64], sources: NDArray[np.int64]) -> Pixels:
@@ -150,9 +171,8 @@ def shuffle_pixels(image: Pixels, targets: NDArray[np.int64], sources: NDArray[n
 
 def encode(image: Pixels, quality: int) -> Pixels:
     """As a JPEG of this quality shows it."""
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, "JPEG", quality=quality)
-    return np.asarray(Image.open(data))
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return _pixels(simplejpeg.decode_jpeg(data, "RGB"))
 
 
 def grayscale(image: Pixels) -> Pixels:
@@ -161,8 +181,21 @@ def grayscale(image: Pixels) -> Pixels:
 
 
 def blur(image: Pixels, radius: float) -> Pixels:
-    """Pillow's Gaussian blur; the radius is the standard deviation in pixels."""
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    """A Gaussian blur; the radius is the standard deviation in pixels.
+
+    A wide one is done on a half or a quarter of the pixels, which hold all that it leaves. Averaging n x n pixels has
+    the variance (n^2 - 1) / 12 of each axis, and interpolating between them again about n^2 / 6.
+    """
+    if radius < 0.05:  # less than half a level
+        return image
+    height, width = image.shape[:2]
+    by = next((by for by in (4, 2) if radius >= 1.5 * by and height % by == width % by == 0), 1)
+    if by == 1:
+        return _pixels(cv2.GaussianBlur(image, (0, 0), radius, borderType=cv2.BORDER_REPLICATE))
+    small = cv2.resize(image, (width // by, height // by), interpolation=cv2.INTER_AREA)
+    left = math.sqrt(radius**2 - (by**2 - 1) / 12 - by**2 / 6) / by
+    blurred = cv2.GaussianBlur(small, (0, 0), left, borderType=cv2.BORDER_REPLICATE)
+    return _pixels(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def perspective(image: Pixels, corners: NDArray[np.int64]) -> Pixels:
@@ -202,13 +235,6 @@ def erase(image: Pixels, top: int, left: int, noise: NDArray[np.float32]) -> Pix
     result = image.copy()
     result[top : top + height, left : left + width] = np.rint(noise * 255).clip(0, 255)
     return result
-
-
-def _resize(image: Pixels, height: int, width: int, mode: str) -> Pixels:
-    """As Pillow resizes: torch's antialiased kernels are the same, in integers, and four times as fast."""
-    nchw = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-    resized = functional.interpolate(nchw, size=(height, width), mode=mode, antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def _towards(image: Pixels, level: int, factor: float) -> Pixels:

@@ -14,28 +14,29 @@ from numpy.random import Generator
 
 from isc_jobs.spec.settings import Views
 from isc_jobs.vision import assets, operations
-from isc_jobs.vision.decode import Pixels
+from isc_jobs.vision.decode import Pixels, Window
+from isc_jobs.vision.sources import Overlaid, Rotated, Source, resized_crop
 
 _QUALITIES = (10, 20, 30, 50)
 
 
-def moderate_view(image: Pixels, size: int, rng: Generator) -> Pixels:
+def moderate_view(picture: Source, size: int, rng: Generator) -> Pixels:
     """(size, size, 3): random resized crop of 70-100% of the area, flipped half the time."""
-    view = _random_resized_crop(image, size, 0.7, rng)
+    view = _random_resized_crop(picture, size, 0.7, rng)
     return operations.flip(view, 1) if rng.random() < 0.5 else view
 
 
-def hard_view(image: Pixels, other: Callable[[], Pixels], size: int, views: Views, rng: Generator) -> Pixels:
+def hard_view(picture: Source, other: Callable[[], Source], size: int, views: Views, rng: Generator) -> Pixels:
     """(size, size, 3): the picture, perhaps rotated, overlaid with ``other``, cropped and edited in random order.
 
     ``other`` is called only if its picture is needed, which is seldom.
     """
     if rng.random() < views.probability:
-        image = operations.rotate(image, rng.uniform(0, 180))
+        picture = Rotated(picture, rng.uniform(0, 180))
     if rng.random() < views.overlay_probability:
-        image = _random_resized_crop(_overlay(image, other(), views, rng), size, 0.7, rng)
+        image = _random_resized_crop(_overlay(picture, other(), views, rng), size, 0.7, rng)
     else:
-        image = _random_resized_crop(image, size, 0.15, rng)
+        image = _random_resized_crop(picture, size, 0.15, rng)
     for index in rng.permutation(len(_EDITS)):
         probability, edit = _EDITS[index]
         if rng.random() < probability(views):
@@ -45,27 +46,30 @@ def hard_view(image: Pixels, other: Callable[[], Pixels], size: int, views: View
     return np.ascontiguousarray(image)
 
 
-def _random_resized_crop(image: Pixels, size: int, low: float, rng: Generator) -> Pixels:
-    """A window of low-1 of the area and aspect 3/4-4/3, ten tries, else the largest central one."""
-    height, width = image.shape[:2]
+def _random_resized_crop(picture: Source, size: int, low: float, rng: Generator) -> Pixels:
+    return resized_crop(picture, _random_window(picture.height, picture.width, low, rng), size)
+
+
+def _random_window(height: int, width: int, low: float, rng: Generator) -> Window:
+    """torchvision's: low-1 of the area and aspect 3/4-4/3, ten tries, else the largest central one."""
     for _ in range(10):
         area = height * width * rng.uniform(low, 1.0)
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            return operations.crop_resize(image, (top, left, h, w), size)
+            return top, left, h, w
     w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
-    return operations.crop_resize(image, ((height - h) // 2, (width - w) // 2, h, w), size)
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _overlay(image: Pixels, other: Pixels, views: Views, rng: Generator) -> Pixels:
+def _overlay(picture: Source, other: Source, views: Views, rng: Generator) -> Source:
     """One photo on top of the other, which way being even odds, placed so that a square one fits."""
-    top, ground = (image, other) if rng.random() < 0.5 else (other, image)
+    top, ground = (picture, other) if rng.random() < 0.5 else (other, picture)
     size = rng.uniform(views.overlay_size.low, views.overlay_size.high)
     opacity = rng.uniform(views.overlay_min_opacity, 1.0)
     x, y = rng.uniform(0, max(0.0, 1 - size)), rng.uniform(0, max(0.0, 1 - size))
-    return operations.overlay(ground, top, size, opacity, x, y)
+    return Overlaid(ground, top, size, opacity, x, y)
 
 
 def _color_jitter(image: Pixels, views: Views, rng: Generator) -> Pixels:

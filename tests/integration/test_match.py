@@ -41,8 +41,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from isc_jobs.spec.profile import load_settings
     from isc_jobs.training.checkpoint import write_checkpoint
     from isc_jobs.training.whitening import set_whitening
-    from isc_jobs.vision.decode import load_resized
     from isc_jobs.vision.model import build_model, normalise
+    from isc_jobs.vision.resize import load_resized
 
     settings = load_settings("demo").model
     torch.manual_seed(0)

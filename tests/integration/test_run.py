@@ -15,8 +15,8 @@ import torch
 from commands import PHOTOS, command, isc_jobs, run_all
 
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
+from isc_jobs.vision.resize import load_resized
 
 
 @pytest.mark.xdist_group("run")

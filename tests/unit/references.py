@@ -18,6 +18,8 @@ from PIL import Image, ImageFilter, ImageFont
 from torchvision.transforms import functional
 
 from isc_jobs.vision import assets, operations
+from isc_jobs.vision.decode import cut
+from isc_jobs.vision.resize import resize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -64,7 +66,9 @@ def _window(width: int, height: int) -> tuple[int, int, int, int]:
 def _crop() -> Comparison:
     return Comparison(
         name="crop and resize",
-        ours=lambda image: operations.crop_resize(image, _window(image.shape[1], image.shape[0]), _SIZE),
+        ours=lambda image: resize(
+            cut(image, _window(image.shape[1], image.shape[0]), image.shape[:2]), _SIZE, _SIZE, "bilinear"
+        ),
         theirs=lambda image: functional.resized_crop(image, *_window(*image.size), [_SIZE, _SIZE]),
         bound=0.01, why="torch's kernels have 16 bits",
     )  # fmt: skip
@@ -136,6 +140,8 @@ def _blur(radius: float) -> Comparison:
         name=f"blur {radius}",
         ours=lambda image: operations.blur(image, radius),
         theirs=lambda image: augly.blur(image, radius=radius),
+        bound=1.0,
+        why="ours is the Gaussian, Pillow's three box blurs near it",
     )
 
 
@@ -232,7 +238,7 @@ COMPARISONS = (
         name="grayscale", ours=operations.grayscale, bound=0.005, why="OpenCV's luma",
         theirs=lambda image: functional.rgb_to_grayscale(image, num_output_channels=3),
     ),
-    _blur(0.7), _blur(9.3),
+    _blur(0.7), _blur(3.5), _blur(9.3),
     _perspective(),
     Comparison(name="horizontal flip", ours=lambda image: operations.flip(image, 1), theirs=functional.hflip),
     Comparison(name="vertical flip", ours=lambda image: operations.flip(image, 0), theirs=functional.vflip),

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from isc_jobs.vision.decode import BadImage, check_picture, decode_rgb, load_resized
+from isc_jobs.vision.decode import BadImage, Encoded, check_picture, cut, decode_rgb
+from isc_jobs.vision.resize import load_resized
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -116,6 +117,36 @@ def test_a_reduced_jpeg_gives_the_picture_that_a_whole_one_gives(shape: tuple[in
     data = encoded(photo(*shape), "JPEG", quality=95)
     whole = decode_rgb(data).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.abs(load_resized(data, 32).astype(int) - np.asarray(whole).astype(int)).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_has_pillows_pixels_whichever_way_up(orientation: int, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo(61, 40).convert(mode), "JPEG", exif=exif)
+    for reduction in (1, 2, 4, 8):
+        with Image.open(io.BytesIO(data)) as image:
+            image.draft(None, (61 // reduction, 40 // reduction))
+            expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        picture = Encoded(data)
+        np.testing.assert_array_equal(picture.pixels(reduction), expected)
+        if reduction == 1:
+            assert (picture.height, picture.width) == expected.shape[:2]
+
+
+def test_a_scale_that_a_finer_one_serves_is_not_decoded_again() -> None:
+    picture = Encoded(encoded(photo(64, 48), "JPEG"))
+    assert picture.pixels(4).shape == (12, 16, 3)
+    whole = picture.pixels(1)
+    assert whole.shape == (48, 64, 3)
+    assert picture.pixels(2) is whole
+
+
+def test_a_window_is_cut_in_proportion() -> None:
+    pixels = np.arange(12 * 16 * 3, dtype=np.uint16).astype(np.uint8).reshape(12, 16, 3)
+    np.testing.assert_array_equal(cut(pixels, (4, 8, 20, 16), (48, 64)), pixels[1:6, 2:6])
+    assert cut(pixels, (47, 63, 1, 1), (48, 64)).shape == (1, 1, 3)
 
 
 def test_a_reduced_jpeg_stays_at_least_twice_the_size() -> None:

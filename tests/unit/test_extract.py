@@ -18,8 +18,8 @@ from isc_jobs.spec.stage import StageSpec
 from isc_jobs.stages.extract import body
 from isc_jobs.stages.runner import Context
 from isc_jobs.store.artifacts import Artifact
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import build_model, normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 SETTINGS = load_settings("demo", [

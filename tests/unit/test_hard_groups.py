@@ -18,8 +18,8 @@ from isc_jobs.training.hard_groups import Neighbours, group_order
 from isc_jobs.training.loop import Hooks, Trainer, train
 from isc_jobs.training.neighbours import centre, find_neighbours, nearest_others
 from isc_jobs.training.schedule import Batches
-from isc_jobs.vision.decode import load_resized
 from isc_jobs.vision.model import normalise
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 ALONE = World(0, 1, torch.device("cpu"))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.training.batch_norm import GlooBatchNorm, synchronise
 from isc_jobs.training.distributed import World, gather_rows
-from isc_jobs.training.loss import contrastive_loss, euclidean
+from isc_jobs.training.loss import contrastive_loss, distances
 from isc_jobs.training.memory_bank import MemoryBank
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_a_picture_drawn_twice_as_a_negative_is_no_positive_term_by_rounding() -
     loss = contrastive_loss(twice, torch.arange(64).repeat(2), MemoryBank(128, 256, CPU), 0.0, 1.0)
     assert loss.positive.item() == 0.0
     beside = functional.normalize(rows[:1] + 1e-3 * rows[1:2].sign())
-    assert euclidean(rows[:1], beside).item() == pytest.approx(0.016, rel=0.05)  # what is near is not 0
+    assert distances((rows[:1] * beside).sum()).item() == pytest.approx(0.016, rel=0.05)  # what is near is not 0
 
 
 def test_statistics_of_half_precision_are_those_of_float32(tmp_path: Path) -> None:

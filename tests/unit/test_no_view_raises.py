@@ -8,18 +8,13 @@ from odd_pictures import large_pictures, odd_pictures
 
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Training
-from isc_jobs.vision.decode import Pixels, decode_rgb
+from isc_jobs.vision.decode import Encoded
 from isc_jobs.vision.views import hard_view, moderate_view
 
 TRAININGS: list[Training] = [getattr(load_settings("isc21").trainings, name) for name in ("v83", "v86", "v98")]
 PARTS, VIEWS = 8, 100_000
 # Most views are small, so that many can be made; one in fifty has its training's size.
 SIZES = (1, 2, 3, 5, 31, 32, 48, 64, 96)
-
-
-def decoded(data: bytes, size: int) -> Pixels:
-    """As the training's samples are."""
-    return np.asarray(decode_rgb(data, reduce_to=(3 * size + 1) // 2))
 
 
 def views(seed: int, count: int) -> None:
@@ -41,8 +36,8 @@ def check(
     data: bytes, other: bytes, size: int, training: Training, rng: np.random.Generator, *, moderate: bool
 ) -> None:
     assert training.views is not None
-    image = decoded(data, size)
-    made = [hard_view(image, partial(decoded, other, size), size, training.views, rng)]
+    image = Encoded(data)
+    made = [hard_view(image, partial(Encoded, other), size, training.views, rng)]
     if moderate:
         made.append(moderate_view(image, size, rng))
     for view in made:
@@ -82,9 +77,7 @@ def test_hundreds_of_hard_views_of_large_pictures(training: Training) -> None:
     assert training.views is not None
     rng = np.random.default_rng(2000)
     for data in large_pictures().values():
-        image = decoded(data, training.input_size)
+        image = Encoded(data)
         for _ in range(30):
-            view = hard_view(
-                image, partial(decoded, data, training.input_size), training.input_size, training.views, rng
-            )
+            view = hard_view(image, partial(Encoded, data), training.input_size, training.views, rng)
             assert view.shape == (training.input_size, training.input_size, 3)

@@ -9,7 +9,7 @@ from photo_samples import COUNTS, TRUTH, Folder, samples, training
 
 from isc_jobs.spec.errors import DataError
 from isc_jobs.training.dataset import NEGATIVE_LABELS
-from isc_jobs.vision.decode import load_resized
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
 
 NAMED = {int(reference[1:]) for _, reference in TRUTH if reference}  # R000000, R000002, …

@@ -1,14 +1,17 @@
 """Decoding takes odd pictures; views never raise and repeat by seed."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
+from whole import Whole
 
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Range
-from isc_jobs.vision.decode import BadImage, decode_rgb, load_resized
+from isc_jobs.vision.decode import BadImage, decode_rgb
+from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.views import hard_view, moderate_view
 
 VIEWS = load_settings("isc21").trainings.v98.views
@@ -62,11 +65,13 @@ def test_views_take_any_size_never_raise_and_repeat(shape: tuple[int, int]) -> N
     for seed in range(200):
         image = source.integers(0, 256, (*shape, 3), dtype=np.uint8)
         other = source.integers(0, 256, (int(source.integers(1, 80)), int(source.integers(1, 80)), 3), dtype=np.uint8)
-        view = hard_view(image, other.copy, 48, VIEWS, np.random.default_rng(seed))
+        view = hard_view(Whole(image), partial(Whole, other), 48, VIEWS, np.random.default_rng(seed))
         assert view.shape == (48, 48, 3)
         assert view.dtype == np.uint8
-        np.testing.assert_array_equal(view, hard_view(image, other.copy, 48, VIEWS, np.random.default_rng(seed)))
-        assert moderate_view(image, 48, np.random.default_rng(seed)).shape == (48, 48, 3)
+        np.testing.assert_array_equal(
+            view, hard_view(Whole(image), partial(Whole, other), 48, VIEWS, np.random.default_rng(seed))
+        )
+        assert moderate_view(Whole(image), 48, np.random.default_rng(seed)).shape == (48, 48, 3)
 
 
 def test_an_overlay_larger_than_its_ground_is_cut_to_it() -> None:
@@ -74,4 +79,8 @@ def test_an_overlay_larger_than_its_ground_is_cut_to_it() -> None:
     large = VIEWS.model_copy(update={"overlay_probability": 1.0, "overlay_size": Range(low=1.0, high=3.0)})
     image = np.zeros((20, 30, 3), np.uint8)
     for seed in range(50):
-        assert hard_view(image, image.copy, 32, large, np.random.default_rng(seed)).shape == (32, 32, 3)
+        assert hard_view(Whole(image), partial(Whole, image), 32, large, np.random.default_rng(seed)).shape == (
+            32,
+            32,
+            3,
+        )

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from isc_jobs.vision import operations
+from isc_jobs.vision import operations, sources, views
+from isc_jobs.vision.decode import Window
 
 Calls = list[tuple[str, dict[str, Any]]]  # operations in their order, with arguments by name
 
@@ -17,9 +18,18 @@ class Record:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.views: list[Calls] = []
         self._depth = 0
+        patch.setattr(views, "resized_crop", self._cropped(sources.resized_crop))
         for name, operation in inspect.getmembers(operations, inspect.isfunction):
-            if not name.startswith("_") and operation.__module__ == operations.__name__:
+            if not name.startswith("_") and name != "rotated_size" and operation.__module__ == operations.__name__:
                 patch.setattr(operations, name, self._recorded(name, operation))
+
+    def _cropped(self, crop: Callable[..., Any]) -> Callable[..., Any]:
+        def call(source: sources.Source, window: Window, size: int) -> Any:
+            view = crop(source, window, size)
+            self.views[-1].append(("crop", {"window": window}))  # after what it called: rotation and overlay
+            return view
+
+        return call
 
     def _recorded(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(operation)
