@@ -2,8 +2,9 @@
 
 A data set is made of a folder of photos once: training images, references, distractors among them, and hard AugLy
 edits as queries that no training sees. The pipeline then runs once a seed, and once a seed and option; all share one
-store, so whatever an option does not change is not run again. Two runs at a time, a core each, take four fifths of
-the time of one with two threads. Stopped and started again, it goes on; the table so far is in table.md.
+store, so whatever an option does not change is not run again. Options of a training end with v98. Two runs at a time,
+a core each, take four fifths of the time of one with two threads. Stopped and started again, it goes on; the table so
+far is in table.md.
 """
 
 import argparse
@@ -13,8 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,21 @@ from isc_jobs.vision.decode import decode_rgb
 
 PROFILE = str(Path(__file__).with_suffix(".yaml"))
 TRAININGS = ("v83", "v86", "v98", "v107")
-# Each option alone, on top of the profile. What changes a training changes v98 and, through it, v107.
+# Each option alone, on top of the profile.
 OPTIONS: dict[str, list[str]] = {
     "mirrored": ["extract.test_time_augmentation=mirror"],
     "mirrored, three sizes": ["extract.test_time_augmentation=full"],
     "score normalisation": ["postprocess.score_normalisation={neighbours: 10, weight: 0.5}"],
     "v86, v98, v107 concatenated, PCA": ["postprocess.concatenate=[v86, v98]"],
-    "KoLeo regulariser in v98": ["trainings.v98.koleo_weight=0.1"],
-    "hard-negative batches in v98": ["trainings.v98.hard_group=4"],
-    "bfloat16 from v98 on": ["compute.precision=bf16"],
+    "v98 with KoLeo regulariser": ["trainings.v98.koleo_weight=0.1"],
+    "v98 with hard-negative batches": ["trainings.v98.hard_group=4"],
+    "v98 in bfloat16": ["compute.precision=bf16"],
 }
-APART = {"bfloat16 from v98 on"}  # settings of the machine are in no key: such a run needs a store of its own
+OF_V98 = {option for option in OPTIONS if option.startswith("v98 ")}
+APART = {"v98 in bfloat16"}  # settings of the machine are in no key: such a run needs a store of its own
 Numbers = tuple[float, float]  # uAP, recall at precision 90
 Table = dict[str, list[Numbers]]  # by row, one a seed
+Rows = list[tuple[str, Numbers]]
 
 
 def main() -> None:
@@ -56,18 +59,18 @@ def main() -> None:
     data = arguments.work / f"dataset-{arguments.photos.resolve().name}"
     isc_jobs("dataset", "make", arguments.photos, "--out", data, "--edits", "hard")
     table: Table = {"perceptual hash (PDQ)": [score_hash(data)]}
+    store, seeds = arguments.work / f"store-{data.name}", range(arguments.seeds)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         try:
-            for option in (None, *arguments.options):  # the plain runs first: the options begin with what they made
-                store = arguments.work / f"store-{data.name}"
-                if option in APART:  # before the runs that share it begin
-                    store = copy_start(store, store.with_name(f"{store.name}-apart"))
-                runs = [
-                    pool.submit(run_pipeline, data, store, seed, option, arguments.overrides)
-                    for seed in range(arguments.seeds)
-                ]
+            plain = [pool.submit(run_plain, data, store, seed, arguments.overrides) for seed in seeds]
+            options = {
+                (option, seed): pool.submit(run_option, data, store, seed, option, arguments.overrides, plain[seed])
+                for seed in seeds
+                for option in arguments.options
+            }
+            for runs in (plain, *([options[option, seed] for seed in seeds] for option in arguments.options)):
                 for run in runs:
-                    for name, numbers in read_rows(*run.result(), data, option):
+                    for name, numbers in run.result():
                         table.setdefault(name, []).append(numbers)
                 (arguments.work / "table.md").write_text(as_markdown(table))
         finally:
@@ -75,47 +78,60 @@ def main() -> None:
     print(as_markdown(table))
 
 
-def run_pipeline(data: Path, store: Path, seed: int, option: str | None, overrides: list[str]) -> tuple[Path, str]:
-    """Store and name of a finished run; its log is beside the store."""
-    place = 0 if option is None else 1 + list(OPTIONS).index(option)
-    run = f"seed-{seed}-option-{place}"
+def run_plain(data: Path, store: Path, seed: int, overrides: list[str]) -> Rows:
+    """The rows of every training with and without postprocess."""
+    stages = run_pipeline(data, store, f"seed-{seed}", seed, overrides)
+    truth = read_ground_truth(data / "ground_truth_phase2.csv")
+    rows: Rows = []
+    for name in ("untrained", "whitened", *TRAININGS):
+        stage = "extract" if name == "v107" else f"extract-{name}"
+        path = store / f"artifacts/{stage}/{stages[stage]}/descriptors.h5"
+        rows += [(name, score(path, truth)), (f"{name} + postprocess", score_sharpened(path, truth))]
+    return rows
+
+
+def run_option(data: Path, store: Path, seed: int, option: str, overrides: list[str], plain: Future[Rows]) -> Rows:
+    """The row of what comes out at the end, once the plain run of this seed has made what it begins with."""
+    plain.result()
+    run, last = f"seed-{seed}-option-{list(OPTIONS).index(option)}", []
+    if option in APART:
+        store = copy_start(store, store.with_name(f"{store.name}-apart"), f"seed-{seed}")
+    if option in OF_V98:
+        last = ["--until", "extract-v98"]
+    stages = run_pipeline(data, store, run, seed, [*overrides, *OPTIONS[option]], last)
+    truth = read_ground_truth(data / "ground_truth_phase2.csv")
+    if option in OF_V98:
+        path = store / f"artifacts/extract-v98/{stages['extract-v98']}/descriptors.h5"
+        return [(f"{option} + postprocess", score_sharpened(path, truth))]
+    path = store / f"artifacts/postprocess/{stages['postprocess']}/v107_iso.h5"
+    return [(f"v107, {option} + postprocess", score(path, truth))]
+
+
+def run_pipeline(
+    data: Path, store: Path, run: str, seed: int, settings: list[str], more: Sequence[str] = ()
+) -> dict[str, str]:
+    """Keys of the stages of a finished run; its log is beside the store."""
     seeds = [
         f"trainings.{name}.seeds={[10 * seed + 1, 10 * seed + 2][: 2 if name == 'v83' else 1]}" for name in TRAININGS
     ]
-    changes = [part for value in [*seeds, *overrides, *OPTIONS.get(option or "", [])] for part in ("--set", value)]
+    changes = [part for value in [*seeds, *settings] for part in ("--set", value)]
     began = time.monotonic()
     log = store.with_name(f"{store.name}-{run}.log")
     isc_jobs(
-        "run-all", "--profile", PROFILE, "--source", data, "--store", store, "--run", run, *changes, log=log
+        "run-all", "--profile", PROFILE, "--source", data, "--store", store, "--run", run, *changes, *more, log=log
     )  # fmt: skip
-    print(f"seed {seed}, {option or 'the trainings'}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
-    return store, run
+    print(f"{run}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    stages: dict[str, str] = json.loads((store / f"runs/{run}/manifest.json").read_text())["stages"]
+    return stages
 
 
-def copy_start(store: Path, apart: Path) -> Path:
-    """A store that has what stands before v98, so that v98 is the first training that differs."""
-    for stage in ("download", "train-v83", "train-v86"):
-        shutil.copytree(store / "artifacts" / stage, apart / "artifacts" / stage, dirs_exist_ok=True)
-    return apart
-
-
-def read_rows(store: Path, run: str, data: Path, option: str | None) -> Iterator[tuple[str, Numbers]]:
-    """The plain run's rows of every training with and without postprocess; of an option what comes out at its end."""
+def copy_start(store: Path, apart: Path, run: str) -> Path:
+    """A store that has what stands before v98 in a run, so that v98 is the first training that differs."""
     stages = json.loads((store / f"runs/{run}/manifest.json").read_text())["stages"]
-    truth = read_ground_truth(data / "ground_truth_phase2.csv")
-    if option is None:
-        for name in ("untrained", "whitened", "v83", "v86", "v98", "v107"):
-            stage = "extract" if name == "v107" else f"extract-{name}"
-            path = store / f"artifacts/{stage}/{stages[stage]}/descriptors.h5"
-            yield name, score(path, truth)
-            yield f"{name} + postprocess", score_sharpened(path, truth)
-    else:
-        if "v98" in option and "concatenated" not in option:
-            stage = "extract-v98"
-            path = store / f"artifacts/{stage}/{stages[stage]}/descriptors.h5"
-            yield f"{option}: v98 + postprocess", score_sharpened(path, truth)
-        path = store / f"artifacts/postprocess/{stages['postprocess']}/v107_iso.h5"
-        yield f"{option}: v107 + postprocess", score(path, truth)
+    for stage in ("download", "train-v83", "train-v86"):
+        place = f"artifacts/{stage}/{stages[stage]}"
+        shutil.copytree(store / place, apart / place, dirs_exist_ok=True)
+    return apart
 
 
 def score(path: Path, truth: GroundTruth) -> Numbers:
@@ -142,7 +158,7 @@ def score_hash(data: Path) -> Numbers:
         files = sorted((data / folder).iterdir())
         pictures = (np.asarray(decode_rgb(path.read_bytes())) for path in files)
         bits = np.stack([pdqhash.compute(pixels)[0] for pixels in pictures])
-        found.append(Descriptors([path.stem for path in files], (bits.astype(np.float32) * 2 - 1) / 16))
+        found.append(Descriptors([path.stem for path in files], (bits.astype(np.float32) * 2 - 1) / np.float32(16)))
     return score_descriptors(found[0], found[1], read_ground_truth(data / "ground_truth_phase2.csv"))
 
 

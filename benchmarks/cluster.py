@@ -42,9 +42,10 @@ class Observer:
     def _watch(self) -> None:
         load: Any = config.load_config
         load()
-        pods = client.CoreV1Api()
+        pods: Any = client.CoreV1Api()
+        follow: Any = watch.Watch
         version = pods.list_namespaced_pod(NAMESPACE).metadata.resource_version
-        for event in watch.Watch().stream(pods.list_namespaced_pod, NAMESPACE, resource_version=version):
+        for event in follow().stream(pods.list_namespaced_pod, NAMESPACE, resource_version=version):
             stage = (event["object"].metadata.labels or {}).get(STAGE)
             if event["type"] == "ADDED" and stage is not None:
                 self.made.setdefault(stage, time.time())

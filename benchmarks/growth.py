@@ -89,7 +89,7 @@ def make_source(root: Path, scale: int) -> None:
 
 
 def _crop(photos: Sequence[Image.Image], rng: np.random.Generator) -> bytes:
-    photo = photos[rng.integers(len(photos))]
+    photo = photos[int(rng.integers(len(photos)))]
     size = int(rng.integers(SIDE, min(photo.size) + 1))
     left, top = (int(rng.integers(side - size + 1)) for side in photo.size)
     data = io.BytesIO()

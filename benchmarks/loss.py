@@ -28,7 +28,7 @@ def main() -> None:
     with context.Pool(1, maxtasksperchild=1) as pool:
         nothing, ours, theirs = (pool.apply(peak, (name,)) for name in ("nothing", *STEPS))
     steps = {name: make() for name, make in STEPS.items()}
-    seconds = {name: [] for name in STEPS}
+    seconds: dict[str, list[float]] = {name: [] for name in STEPS}
     for _ in range(rounds):
         for name, step in steps.items():
             seconds[name].append(measured(step))
@@ -52,7 +52,8 @@ def pytorch_metric_learning() -> Step:
     """The peer's, with a full bank."""
     loss = CrossBatchMemory(ContrastiveLoss(pos_margin=0.0, neg_margin=1.0), DIMENSIONS, memory_size=SIZE)
     fill(lambda rows, labels: loss.add_to_memory(rows, labels, len(rows)))
-    return loss
+    step: Step = loss
+    return step
 
 
 STEPS: dict[str, Callable[[], Step]] = {"isc-jobs": isc_jobs, "pytorch-metric-learning": pytorch_metric_learning}

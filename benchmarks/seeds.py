@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 TRAININGS = ("v83", "v86", "v98", "v107")
+Scores = dict[str, float]
 
 
 def main() -> None:
@@ -18,18 +19,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
-    scores: dict[str, list[dict[str, float]]] = {}
+    scores: dict[str, list[Scores]] = {}
     for seed in range(arguments.seeds):
-        for row in run(arguments.photos, arguments.work, seed, arguments.overrides):
-            scores.setdefault(row["name"], []).append(row["descriptor"])
+        for name, row in run(arguments.photos, arguments.work, seed, arguments.overrides):
+            scores.setdefault(name, []).append(row)
     print(f"\n{arguments.seeds} seeds: mean (lowest-highest)")
     for name, rows in scores.items():
         uap, recall = ([row[key] for row in rows] for key in ("uap", "recall_at_p90"))
         print(f"{name:<12}uAP {shown(uap)}   R@P90 {shown(recall)}")
 
 
-def run(photos: Path, work: Path, seed: int, overrides: list[str]) -> list[dict[str, dict[str, float]]]:
-    """The rows of scores.json of a run with this seed."""
+def run(photos: Path, work: Path, seed: int, overrides: list[str]) -> list[tuple[str, Scores]]:
+    """Names and scores of the rows of a run with this seed."""
     data, store = work / f"{photos.name}-{seed}", work / "store"
     isc_jobs("dataset", "make", photos, "--out", data, "--seed", seed)
     seeds = [
@@ -39,10 +40,8 @@ def run(photos: Path, work: Path, seed: int, overrides: list[str]) -> list[dict[
     name = f"seed-{seed}"
     isc_jobs("run-all", "--profile", "demo", "--source", data, "--store", store, "--run", name, *settings)
     stages = json.loads((store / f"runs/{name}/manifest.json").read_text())["stages"]
-    rows: list[dict[str, dict[str, float]]] = json.loads(
-        (store / f"artifacts/evaluate/{stages['evaluate']}/scores.json").read_text()
-    )["rows"]
-    return rows
+    scores = json.loads((store / f"artifacts/evaluate/{stages['evaluate']}/scores.json").read_text())
+    return [(row["name"], row["descriptor"]) for row in scores["rows"]]
 
 
 def isc_jobs(*arguments: object) -> None:

@@ -236,10 +236,10 @@ def backbone(name: str) -> Costs:
     }
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += not func.is_view
@@ -249,7 +249,8 @@ class _Counting(TorchDispatchMode):
 def _operations(model: DescriptorModel) -> int:
     """Operations that the host starts in one step: forward, backward, optimiser."""
     optimiser = build_optimiser(model, load_settings("isc21").trainings.v83)
-    with _Counting() as counting:
+    counting = _Counting()
+    with counting:
         torch.autograd.backward(model(torch.empty(2, 3, 256, 256)).sum())
         optimiser.step()
     return counting.count
@@ -259,7 +260,7 @@ def _activations(name: str, size: int = 128, batch: int = 2) -> float:
     """Bytes that the forward pass keeps for the backward one, a pixel of input, in bfloat16's mixed precision."""
     model = DescriptorModel(name, 256, 1.0).to(memory_format=torch.channels_last)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.state_dict().values()}
-    kept: dict[int, Any] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -270,7 +271,7 @@ def _activations(name: str, size: int = 128, batch: int = 2) -> float:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
         result = model(x)
     weights = sum(parameter.numel() * 2 for parameter in model.parameters() if parameter.ndim > 1)  # their copies
-    total = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+    total: int = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
     del result
     return (total - weights) / (batch * size * size)
 

@@ -242,7 +242,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--run", metavar="NAME", help="default: the profile's name")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run nothing before this stage")
-    parser.add_argument("--until", dest="last", metavar="STAGE", help="run nothing after this stage")
+    parser.add_argument("--until", dest="last", metavar="STAGE", help="run this stage and what it needs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
     _add_store(parser)
 

@@ -46,7 +46,7 @@ def pipeline_of(request: Request) -> Pipeline:
 
 
 def wanted_part(pipeline: Pipeline, request: Request) -> Pipeline:
-    """The stages between --from and --until; with given weights, all that the last one needs too."""
+    """The stages from --from on that --until needs, and itself; with given weights, those before --from too."""
     names = [stage.name for stage in pipeline]
     end = names.index(find_stage(pipeline, request.last).name) if request.last else len(names) - 1
     begin = 0
@@ -54,7 +54,17 @@ def wanted_part(pipeline: Pipeline, request: Request) -> Pipeline:
         begin = names.index(find_stage(pipeline, request.first).name)
     if begin > end:
         raise UsageError(f"--from {request.first} stands after --until {request.last}: order is {', '.join(names)}")
-    return pipeline[begin : end + 1]
+    needed = _needed(pipeline, names[end]) if request.last else set(names)
+    return tuple(stage for stage in pipeline[begin : end + 1] if stage.name in needed)
+
+
+def _needed(pipeline: Pipeline, last: str) -> set[str]:
+    """Names of a stage and of all that it depends on."""
+    found = {last}
+    for stage in reversed(pipeline):
+        if stage.name in found:
+            found |= {ref.stage for ref in stage.inputs.values()}
+    return found
 
 
 def committed_stages(store: Store, pipeline: Pipeline) -> frozenset[str]:
