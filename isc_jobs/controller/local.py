@@ -116,7 +116,10 @@ class LocalLauncher:
         return process.attempt
 
     def _echo_new(self, process: _Process) -> None:
-        with (process.work / "log-0.txt").open("rb") as log:
+        path = process.work / "log-0.txt"
+        if path.stat().st_size == process.echoed:
+            return
+        with path.open("rb") as log:
             log.seek(process.echoed)
             data = log.read()
         whole = data[: data.rfind(b"\n") + 1]

@@ -12,6 +12,7 @@ from typing import Any
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, State
+from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import Action, Fail, Finish, Kill, Observed, Policy, Start, plan
 from isc_jobs.controller.request import (
     Given,
@@ -22,13 +23,14 @@ from isc_jobs.controller.request import (
     pipeline_of,
     wanted_part,
 )
+from isc_jobs.controller.status import summary_lines
 from isc_jobs.spec.errors import DataError, ExitCode, TemporaryError, UsageError
-from isc_jobs.spec.pipeline import Pipeline, Stage, find_stage
+from isc_jobs.spec.pipeline import Stage, find_stage
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import read_commit, verify_commit
 
-_TICK_S = 0.2
-_WATCH_S = 2.0  # how often cancel and lease are looked at
+_TICK = Pace(0.02, 0.2, 1.0)  # of the loop, by the time since an attempt began or ended
+_WATCH_S = 5.0  # how often cancel and lease are looked at
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TROUBLED_S = 5.0  # between tries while the store or the cluster is away
 
@@ -56,6 +58,8 @@ class Controller:
         self._finished: set[str] = set()
         self._prunable: list[Stage] = []
         self._watched = 0.0
+        self._seen: list[tuple[str, int, int | None]] = []  # attempts and exit codes,
+        self._moved = 0.0  # and since when they are these
 
     def run(self) -> int:
         """Run; the exit code. On Ctrl-C or SIGTERM the run is left so that it can be resumed."""
@@ -130,7 +134,7 @@ class Controller:
             code = self._patiently(self._tick)
             if code is not None:
                 return code
-            time.sleep(_TICK_S)
+            time.sleep(_TICK.after(time.monotonic() - self._moved))
 
     def _patiently(self, act: Callable[[], int | None]) -> int | None:
         """Do it, again and again for a while if the store or the cluster is away."""
@@ -176,6 +180,9 @@ class Controller:
     def _observe(self) -> Observed:
         keys = self._file.manifest.stages
         attempts = tuple(a for a in self._launcher.attempts() if keys.get(a.stage) == a.key)  # none of other settings
+        seen = [(attempt.stage, attempt.number, attempt.exit_code) for attempt in attempts]
+        if seen != self._seen:
+            self._seen, self._moved = seen, time.monotonic()
         recorded = {(record.stage, record.attempt) for record in self._file.manifest.attempts}
         for attempt in attempts:
             if attempt.exit_code is not None and (attempt.stage, attempt.number) not in recorded:
@@ -242,19 +249,6 @@ class Controller:
             self._launcher.close()
         say(f"run it again, or `isc-jobs resume {self._request.run} --store {self._store.uri}`, to go on")
         return int(ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED)
-
-
-def summary_lines(store: Store, part: Pipeline) -> list[str]:
-    """Seconds per stage, and where the outputs are."""
-    lines = []
-    for stage in part:
-        commit = read_commit(store, stage.ref)
-        if commit is not None:
-            lines.append(f"  {stage.name:<18}{commit.seconds:>8.1f} s   {store.uri}/artifacts/{stage.name}/{stage.key}")
-    last = part[-1]
-    if last.program == "evaluate":
-        lines.append(f"report: {store.uri}/artifacts/{last.name}/{last.key}/report.html")
-    return lines
 
 
 def _used_numbers(store: Store, run: str) -> dict[str, int]:

@@ -10,6 +10,7 @@ from isc_jobs.controller.lease import is_held
 from isc_jobs.controller.manifest import Manifest, read_manifest
 from isc_jobs.controller.request import cancel_key
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.pipeline import Pipeline
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
@@ -37,6 +38,19 @@ def status_table(status: dict[str, Any]) -> str:
             scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
             lines.append(f"{scores}report: {status['store']}/artifacts/evaluate/{stage['key']}/report.html")
     return "\n".join(lines)
+
+
+def summary_lines(store: Store, part: Pipeline) -> list[str]:
+    """Seconds per stage, and where the outputs are."""
+    lines = []
+    for stage in part:
+        commit = read_commit(store, stage.ref)
+        if commit is not None:
+            lines.append(f"  {stage.name:<18}{commit.seconds:>8.1f} s   {store.uri}/artifacts/{stage.name}/{stage.key}")
+    last = part[-1]
+    if last.program == "evaluate":
+        lines.append(f"report: {store.uri}/artifacts/{last.name}/{last.key}/report.html")
+    return lines
 
 
 def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:

@@ -20,7 +20,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 class Frozen(BaseModel):
     """A value: frozen, strict, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Range(Frozen):

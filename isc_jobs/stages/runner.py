@@ -44,10 +44,7 @@ class Context:
     def __post_init__(self) -> None:
         """Make the folders; only rank 0 reports progress, and each part its own."""
         self.out.mkdir(parents=True, exist_ok=True)
-        name = "progress.json" if self.parts == 1 else f"progress-{self.part}.json"
-        key = f"{self.spec.prefix}/{name}"
-        report = Progress(self.spec.stage, lambda data: _ignore(self.store.put(key, data)))
-        self.progress = report if self.is_main else lambda *_, **__: None
+        self.progress = self.counter(self.spec.stage) if self.is_main else lambda *_, **__: None
 
     @property
     def ref(self) -> InputRef:
@@ -74,9 +71,15 @@ class Context:
         """Whether SIGTERM came: save what is worth saving and raise Terminated."""
         return bool(self._stop)
 
+    def counter(self, name: str) -> Progress:
+        """Progress of work under this name: in the log, and if this is rank 0, in the store."""
+        file = "progress.json" if self.parts == 1 else f"progress-{self.part}.json"
+        key = f"{self.spec.prefix}/{file}"
+        return Progress(name, lambda data: _ignore(self.store.put(key, data) if self.is_main else None))
+
     def input(self, name: str) -> Artifact:
-        """A committed input by its name in the specification."""
-        return open_artifact(self.store, self.spec.inputs[name], self.cache)
+        """A committed input by its name in the specification; the attempt's processes here fetch each file once."""
+        return open_artifact(self.store, self.spec.inputs[name], self.cache, self.work / "verified")
 
     def log(self, line: str, *, every_rank: bool = False) -> None:
         """A line of the log, from rank 0 alone if not said otherwise."""

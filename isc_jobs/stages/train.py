@@ -2,16 +2,19 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isc_jobs.spec.settings import Compute, Model, Training
+from isc_jobs.stages.fetching import fetch_shards
 from isc_jobs.stages.ground_truth import parse_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
+from isc_jobs.stages.saving import STATE, CheckpointWriter
 from isc_jobs.store.artifacts import Artifact
-from isc_jobs.store.checkpoints import KEPT, load_latest, prune, save_checkpoint
+from isc_jobs.store.checkpoints import load_latest
 from isc_jobs.training.checkpoint import load_weights, write_checkpoint
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
@@ -23,8 +26,6 @@ from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.model import DescriptorModel, build_model
 from isc_jobs.vision.shards import ShardSet
 
-_STATE = "state.pt"
-
 
 def body(ctx: Context) -> dict[str, Any] | None:
     """Train to the end from where the last attempt's checkpoint is."""
@@ -32,13 +33,12 @@ def body(ctx: Context) -> dict[str, Any] | None:
     training = Training.model_validate(ctx.spec.settings["training"])
     compute = Compute.model_validate(ctx.spec.execution["compute"])
     torch.set_num_threads(compute.threads)
-    with join_world() as world:
-        samples = open_samples(training, ctx.input("data"))
+    with join_world() as world, CheckpointWriter(ctx) as writer:
+        data = ctx.input("data")
+        fetch_shards(ctx, data, shards_of(training, data), world)
+        samples = open_samples(training, data)
         hooks = Hooks(
-            progress=ctx.progress,
-            save=lambda step, state: _save(ctx, step, state),
-            stop_requested=lambda: ctx.stop_requested,
-            log=ctx.log,
+            progress=ctx.progress, save=writer.save, stop_requested=partial(_asked_to_stop, ctx, writer), log=ctx.log
         )
         model = _starting_model(ctx, training, world)
         neighbours = _neighbours(ctx, model, training, compute, world, hooks)
@@ -57,6 +57,14 @@ def open_samples(training: Training, data: Artifact) -> Samples:
     truth = parse_ground_truth(name, data.path(name).read_bytes()) if name in data.names() else []
     pairs = Pairs(ShardSet(data, "query_phase1"), references, truth if training.samples == "pairs" else [])
     return Samples(training, ShardSet(data, "train"), pairs, Negatives(references, truth))
+
+
+def shards_of(training: Training, data: Artifact) -> list[str]:
+    """Files of all sets that the samples are drawn from."""
+    sets = ["train"] if training.samples == "images" else ["query_phase1"]
+    if training.samples == "pairs" or training.extra_negatives:
+        sets.append("reference")
+    return [file for name in sets for file, _ in ShardSet(data, name).shards]
 
 
 def weights_file(artifact: Artifact) -> Path:
@@ -91,17 +99,13 @@ def _resume(ctx: Context, trainer: Trainer) -> None:
     folder = ctx.work / f"resume-{trainer.world.rank}"
     folder.mkdir(exist_ok=True)
     if load_latest(ctx.store, ctx.spec.key, folder) is not None:
-        trainer.load(folder / _STATE)
+        trainer.load(folder / STATE)
 
 
-def _save(ctx: Context, step: int, state: dict[str, Any]) -> None:
-    if not ctx.is_main:
-        return
-    folder = ctx.work / "checkpoint"
-    folder.mkdir(exist_ok=True)
-    torch.save(state, folder / _STATE)
-    save_checkpoint(ctx.store, ctx.spec.key, step, folder)
-    prune(ctx.store, ctx.spec.key, KEPT)
+def _asked_to_stop(ctx: Context, writer: CheckpointWriter) -> bool:
+    """Whether SIGTERM came; asked after every step, so it also raises what writing a checkpoint met meanwhile."""
+    writer.check()
+    return ctx.stop_requested
 
 
 def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Stage outputs in the store: files under ``artifacts/<stage>/<key>/``, committed by commit.json, written last."""
 
+import fcntl
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -108,12 +109,13 @@ def publish(
 class Artifact:
     """A committed output to read from; files come verified, in place or copied to a cache."""
 
-    def __init__(self, store: Store, commit: Commit, cache: Path) -> None:
+    def __init__(self, store: Store, commit: Commit, cache: Path, notes: Path | None) -> None:
         """Use ``open_artifact``."""
         self.commit = commit
         self._store = store
         self._prefix = prefix(InputRef(stage=commit.stage, key=commit.key))
         self._cache = cache / commit.stage / commit.key
+        self._notes = notes / commit.stage / commit.key if notes is not None else None
         self._entries = {entry.name: entry for entry in commit.files}
         self._verified: dict[str, Path] = {}
 
@@ -126,19 +128,44 @@ class Artifact:
         if name not in self._verified:
             if name not in self._entries:
                 raise DataError(f"output of {self.commit.stage} holds no {name}: it holds {', '.join(self.names())}")
-            self._verified[name] = self._fetch(self._entries[name])
+            entry = self._entries[name]
+            if self._notes is None:
+                self._verified[name] = self._fetch(entry)
+            else:
+                self._verified[name] = self._fetch_once(entry, self._notes / f"{name}.verified")
         return self._verified[name]
 
-    def _fetch(self, entry: FileEntry) -> Path:
-        key = f"{self._prefix}/{entry.name}"
+    def is_noted(self, name: str) -> bool:
+        """Whether some process of this machine has verified the file."""
+        note = None if self._notes is None else self._notes / f"{name}.verified"
+        return note is not None and note.exists() and note.stat().st_size > 0
+
+    def _fetch_once(self, entry: FileEntry, note: Path) -> Path:
+        """Of the processes that share the notes, the first fetches and verifies the file, and the others wait."""
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with note.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process
+            file.seek(0)
+            path = self._local(entry)
+            if not path.is_file() or file.read() != _state_of(path):
+                path = self._fetch(entry)
+                file.truncate(0)
+                file.write(_state_of(path))
+        return path
+
+    def _local(self, entry: FileEntry) -> Path:
+        """Where the file is to be."""
         if isinstance(self._store, DirectoryStore):
-            path = self._store.path(key)
+            return self._store.path(f"{self._prefix}/{entry.name}")
+        return self._cache / entry.name
+
+    def _fetch(self, entry: FileEntry) -> Path:
+        key, path = f"{self._prefix}/{entry.name}", self._local(entry)
+        if isinstance(self._store, DirectoryStore):
             if not path.is_file():
                 raise NotFound(f"{self._store.uri}: {key} is listed in its commit and missing: delete the commit")
-        else:
-            path = self._cache / entry.name
-            if not (path.is_file() and path.stat().st_size == entry.size):
-                self._store.download(key, path)
+        elif not (path.is_file() and path.stat().st_size == entry.size):
+            self._store.download(key, path)
         found = file_sha256(path)
         if found != entry.sha256:
             raise DataError(
@@ -148,9 +175,18 @@ class Artifact:
         return path
 
 
-def open_artifact(store: Store, ref: InputRef, cache: Path) -> Artifact:
-    """The committed output; raises DataError if there is none."""
+def open_artifact(store: Store, ref: InputRef, cache: Path, notes: Path | None = None) -> Artifact:
+    """The committed output; raises DataError if there is none.
+
+    Processes that share a folder of ``notes`` fetch and verify each file once for all; else each does for itself.
+    """
     commit = read_commit(store, ref)
     if commit is None:
         raise DataError(f"{store.uri}: {ref.stage} has no finished output {ref.key[:12]}: run that stage first")
-    return Artifact(store, commit, cache)
+    return Artifact(store, commit, cache, notes)
+
+
+def _state_of(path: Path) -> str:
+    """What changes when a file is written anew."""
+    status = path.stat()
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"

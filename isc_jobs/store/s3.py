@@ -26,13 +26,14 @@ _REFUSED = {
     "NoSuchBucket",
     "InvalidBucketName",
 }
+READ_S = 60
 _TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=CONNECTIONS)
 
 
 def s3_client(*, anonymous: bool = False) -> Any:
     """A client by the usual AWS variables; requests are retried with backoff."""
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=READ_S,
         signature_version=UNSIGNED if anonymous else "s3v4",
     )  # fmt: skip
     return boto3.client("s3", config=config, region_name=os.environ.get("AWS_REGION"))
@@ -54,7 +55,15 @@ class S3Store:
         """Use the address; the bucket must exist."""
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = split_uri(uri)
-        self._client = s3_client()
+        self._clients = {os.getpid(): s3_client()}
+
+    @property
+    def _client(self) -> Any:
+        """Of this process: one that a fork took over would share its connections with its parent."""
+        process = os.getpid()
+        if process not in self._clients:
+            self._clients[process] = s3_client()
+        return self._clients[process]
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:

@@ -60,10 +60,12 @@ class _FolderSource:
 class _S3Source:
     def __init__(self, uri: str, *, anonymous: bool) -> None:
         from isc_jobs.store.s3 import s3_client, split_uri
+        from isc_jobs.store.s3_reads import ObjectReader
 
         self.uri = uri.rstrip("/")
         self._bucket, self._prefix = split_uri(uri)
         self._client: Any = s3_client(anonymous=anonymous)
+        self._reader = ObjectReader(self._client, self._bucket, anonymous=anonymous)
 
     def list(self) -> Iterator[ObjectInfo]:
         from isc_jobs.store.s3 import list_bucket
@@ -75,4 +77,4 @@ class _S3Source:
         from isc_jobs.store.s3 import explained
 
         with explained(self.uri, key):
-            return bytes(self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read())
+            return self._reader.read(self._prefix + key)

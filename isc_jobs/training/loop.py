@@ -37,8 +37,8 @@ class Hooks:
     """What the loop tells, and asks, its caller."""
 
     progress: Callable[..., None]
-    save: Callable[[int, dict[str, Any]], None]  # step, state
-    stop_requested: Callable[[], bool]
+    save: Callable[[int, dict[str, Any]], None]  # step, state, whose tensors the next step changes
+    stop_requested: Callable[[], bool]  # asked after every step
     log: Callable[[str], None]  # a line for people
 
 
@@ -105,17 +105,18 @@ class Trainer:
         return loss._replace(total=loss.total + weight * koleo, koleo=koleo)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a bit-identical continuation needs."""
+        """Everything that a bit-identical continuation needs; the tensors are the live ones, which a step changes."""
         return {
             "step": self.step, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(), "memory": self.memory.state(), "history": self.history,
+            "scaler": self.scaler.state_dict(), "memory": self.memory.state(),
+            "history": tuple(self.history),  # whose rows never change
             "generator": torch.get_rng_state(),
         }  # fmt: skip
 
     def load(self, path: Path) -> None:
         """Continue from a state written by ``torch.save``."""
         state = torch.load(path, map_location=self.world.device, weights_only=True)
-        self.step, self.history = state["step"], state["history"]
+        self.step, self.history = state["step"], list(state["history"])
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])

@@ -80,6 +80,14 @@ class Encoded:
         """The part (top, left, height, width) of the whole picture, of which a JPEG's sides may be reduced."""
         return cut(self.pixels(reduction), window, (self.height, self.width))
 
+    def check(self) -> None:
+        """Raise BadImage where decoding the whole picture does.
+
+        A JPEG is decoded to its end, but to grey pixels of an eighth of its size: damage shows as the codes are read.
+        """
+        if not self._plain or _decode_plain(self._data, self._stored, 8, "GRAY") is None:
+            self._decode_by_pillow(1)
+
     def _decode_by_pillow(self, reduction: int) -> Pixels:
         with _opened(self._data) as image:
             if reduction > 1 and image.format == "JPEG":
@@ -118,6 +126,13 @@ def decode_rgb(data: bytes, max_pixels: int = 100_000_000, *, reduce_to: int | N
     return Image.fromarray(encoded.pixels(reduction))
 
 
+def check_picture(data: bytes, max_pixels: int = 100_000_000) -> tuple[int, int]:
+    """Width and height of the picture that ``decode_rgb`` makes of these bytes; raises BadImage where it does."""
+    encoded = Encoded(data, max_pixels)
+    encoded.check()
+    return encoded.width, encoded.height
+
+
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """A picture that is read as far as needed; what that raises becomes BadImage."""
@@ -130,12 +145,12 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise BadImage(f"cannot be decoded: {' '.join(str(error).split())[:120]}") from error
 
 
-def _decode_plain(data: bytes, size: tuple[int, int], reduction: int) -> Pixels | None:
+def _decode_plain(data: bytes, size: tuple[int, int], reduction: int, colours: str = "RGB") -> Pixels | None:
     """A JPEG by libjpeg-turbo without Pillow's copies, the same to the bit; None if it warns: Pillow then decides."""
     width, height = size
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // reduction), min_width=-(-width // reduction)
+            data, colours, min_height=-(-height // reduction), min_width=-(-width // reduction)
         )
     except ValueError:
         return None

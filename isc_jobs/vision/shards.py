@@ -2,14 +2,13 @@
 
 import bisect
 import csv
-import io
 import json
 import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from isc_jobs.spec.errors import DataError
 
@@ -47,18 +46,26 @@ class Picture:
 def write_shard(path: Path, pictures: Iterable[Picture]) -> list[IndexRow]:
     """Write a tar with fixed times and owners, and its index as .csv beside it."""
     rows = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with path.open("wb") as file:
         for picture in pictures:
             member = tarfile.TarInfo(f"{picture.id}.{picture.extension}")
             member.size = len(picture.data)
-            offset = tar.offset + tarfile.BLOCKSIZE
-            tar.addfile(member, io.BytesIO(picture.data))
-            rows.append(IndexRow(picture.id, member.name, offset, member.size, picture.width, picture.height))
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(IndexRow)], lineterminator="\n")
+            file.write(member.tobuf(tarfile.USTAR_FORMAT))
+            rows.append(IndexRow(picture.id, member.name, file.tell(), member.size, picture.width, picture.height))
+            file.write(picture.data)
+            _pad(file, tarfile.BLOCKSIZE)
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+        _pad(file, tarfile.RECORDSIZE)
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as index:
+        writer = csv.DictWriter(index, [column.name for column in fields(IndexRow)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return rows
+
+
+def _pad(file: BinaryIO, multiple: int) -> None:
+    """Zeros up to a multiple of so many bytes."""
+    file.write(bytes(-file.tell() % multiple))
 
 
 def read_index(path: Path) -> list[IndexRow]:

@@ -13,6 +13,7 @@ from fake_launcher import FakeLauncher
 from isc_jobs.controller import run as loop
 from isc_jobs.controller.lease import LeaseLost
 from isc_jobs.controller.manifest import read_manifest
+from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import Attempt, Policy
 from isc_jobs.controller.request import Request, cancel_key, pipeline_of
 from isc_jobs.controller.run import Controller
@@ -27,8 +28,8 @@ from isc_jobs.store.artifacts import publish
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name in ("_TICK_S", "_TROUBLED_S"):
-        monkeypatch.setattr(loop, name, 0.01)
+    monkeypatch.setattr(loop, "_TICK", Pace(0, 0.01, 0.01))
+    monkeypatch.setattr(loop, "_TROUBLED_S", 0.01)
     monkeypatch.setattr(loop, "_WATCH_S", 0.05)
     return open_store(str(tmp_path / "store"))
 

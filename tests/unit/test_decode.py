@@ -3,13 +3,15 @@
 import contextlib
 import io
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from isc_jobs.vision.decode import BadImage, Encoded, cut, decode_rgb
+from isc_jobs.vision.decode import BadImage, Encoded, check_picture, cut, decode_rgb
 from isc_jobs.vision.resize import load_resized
 
 
@@ -48,6 +50,46 @@ def test_damaged_bytes_are_a_bad_picture_and_never_another_error(kind: str) -> N
     for _ in range(300):
         with contextlib.suppress(BadImage):
             assert decode_rgb(damaged(data, rng), 1_000_000).mode == "RGB"
+
+
+def cut_or_spliced(data: bytes, rng: random.Random) -> bytes:
+    at, length = rng.randrange(len(data)), rng.randrange(1, 300)
+    rest = data[at + length :] if rng.random() < 0.5 else rng.randbytes(length) + data[at:]
+    return data[:at] + rest
+
+
+def verdict(of: Callable[[bytes, int], tuple[int, int] | Image.Image], data: bytes) -> tuple[int, int] | str:
+    try:
+        found = of(data, 1_000_000)
+    except BadImage as bad:
+        return str(bad)
+    return found.size if isinstance(found, Image.Image) else found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"progressive": True}, {"subsampling": 0, "optimize": True}, {"restart_marker_blocks": 3},
+        {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}, {"kind": "WEBP"},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as above
+def test_a_check_says_of_whole_and_damaged_bytes_what_a_decoding_says(options: dict[str, Any]) -> None:
+    exif = Image.Exif()
+    rng = random.Random(str(options))
+    given = {"kind": "JPEG", "mode": "RGB"} | options
+    mode, kind = given.pop("mode"), given.pop("kind")
+    verdicts = set()
+    for turn in range(1, 9):
+        exif[0x0112] = turn
+        whole = encoded(photo(33 + turn, 98 - turn).convert(mode), kind, exif=exif, **given)
+        assert verdict(check_picture, whole) == verdict(decode_rgb, whole)
+        for _ in range(60):
+            data = (damaged if rng.random() < 0.5 else cut_or_spliced)(whole, rng)
+            assert verdict(check_picture, data) == verdict(decode_rgb, data)
+            verdicts.add(type(verdict(decode_rgb, data)))
+    assert verdicts == {tuple, str}  # some damage is none that a decoder sees
 
 
 def test_what_starts_other_programs_is_not_opened() -> None:

@@ -4,14 +4,16 @@ import math
 from dataclasses import dataclass, field
 
 from isc_jobs.controller.attempts import read_progress
+from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import Attempt
 from isc_jobs.controller.pods import Outcome
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import read_commit
 
-_FOLLOW_S = 5.0  # how often progress is read
-_COMMIT_S = 0.5  # and the commit, when it may be about to come
+# How often the store is asked, for progress by the attempt's age, for a commit that may come by the time without news.
+_FOLLOW = Pace(0.05, 5.0, 30.0)
+_COMMIT = Pace(0.02, 0.5, 5.0)
 _SOON_S = 10.0
 
 
@@ -26,7 +28,8 @@ class KnownAttempt:
     said: tuple[str, float] = ("", 0.0)  # why it waits, and when
     followed: float = -math.inf
     progress: str = ""  # tag of what was read last
-    left_s: float = 0.0  # as the progress says; at first nobody knows
+    left_s: float = 0.0  # as the progress says, or 0 if nobody knows,
+    news: float = -math.inf  # and when it said so
     asked: float = -math.inf  # for the commit
     seen: set[str] = field(default_factory=set)  # uids of pods
     mute: float | None = None  # since when its logs cannot be read
@@ -39,7 +42,7 @@ class KnownAttempt:
 
         The store is asked often only when that may be near.
         """
-        if not self.seen or now - self.asked < (_COMMIT_S if self.left_s < _SOON_S else _FOLLOW_S):
+        if not self.seen or now - self.asked < self._commit_pace(now):
             return False
         self.asked = now
         commit = read_commit(store, InputRef(stage=self.spec.stage, key=self.spec.key))
@@ -47,12 +50,16 @@ class KnownAttempt:
 
     def follow(self, store: Store, now: float) -> str | None:
         """A line of progress if there is some, which is the sign of life."""
-        if now - self.followed < _FOLLOW_S:
+        if now - self.followed < _FOLLOW.after(now - self.since):
             return None
         self.followed = now
         state, tag = read_progress(store, self.spec.prefix)
         if state is None or tag == self.progress:
             return None
-        self.progress, self.sign_of_life, self.left_s = tag, now, state["eta_s"]
+        self.progress, self.sign_of_life, self.left_s, self.news = tag, now, state["eta_s"], now
         pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
         return f"{self.spec.stage}  {state['step']}/{state['total']}{pace}"
+
+    def _commit_pace(self, now: float) -> float:
+        silent = now - max(self.news, self.since)
+        return _FOLLOW.after(now - self.since) if self.left_s - silent >= _SOON_S else _COMMIT.after(silent)
