@@ -91,10 +91,11 @@ class _Room:
         if nodes > 1:
             moved = work.steps * 2 * (nodes - 1) / nodes * 4 * self.model.parameters
             resources[NETWORK] = moved / (self.assumed.network_share * (self.machine.network_gbit_per_s * 1e9 / 8))
-        fetched = self.assumed.fetched * work.fetched_bytes
-        resources[STORE] = fetched / (self._link() * 1e9)
         resources[DISK] = self._from_disk() / (self.machine.disk_gb_per_s * 1e9)
-        return resources, self.assumed.start_s
+        fetching = exactly(
+            work.fetched_bytes / (self._link() * 1e9)
+        )  # by all processes of a node, before the first step
+        return resources, self.assumed.start_s + fetching + self._hashing(compute.processes)
 
     def extract(self) -> tuple[dict[str, Bounds], Bounds]:
         work, pods = self.work, self.pods.pods
@@ -107,8 +108,7 @@ class _Room:
         fetching = work.fetched_bytes / (self._streams() * 1e9)
         resources[STORE] = fetching
         resources[DISK] = exactly(work.drawn_bytes / pods / (self.machine.disk_gb_per_s * 1e9))
-        hashing = work.fetched_bytes / (self.measured.per_core.sha256_gb_per_s * 1e9)
-        return resources, self.assumed.start_s + fetching + hashing  # a shard is fetched before it is described
+        return resources, self.assumed.start_s + fetching + self._hashing(pods)  # a shard, before it is described
 
     def download(self) -> tuple[dict[str, Bounds], Bounds]:
         work, pods, workers = self.work, self.pods.pods, self.settings.compute.download_workers
@@ -151,14 +151,18 @@ class _Room:
         rate = rates.train_gflop_per_s if kind == "train" else rates.describe_gflop_per_s
         return {CPU: (flop / (rate * 1e9) * self.assumed.core + read) / self.cores, INPUT: fed}
 
+    def _hashing(self, processes: int) -> Bounds:
+        """Seconds of verifying what was fetched, which the processes share."""
+        seconds = self.work.hashed_bytes / (self.measured.per_core.sha256_gb_per_s * 1e9 * processes)
+        return seconds * self.assumed.core
+
     def _input(self) -> Bounds:
-        """Core seconds of pictures and of hashing what they are read from."""
+        """Core seconds of pictures."""
         work, costs = self.work, self.measured.cpu_ms
         pictures = [at_size(costs.resized, size) * (count / 1000) for size, count in work.resized.items()]
         if work.pairs:
             pictures.append(at_size(costs.pair, work.size) * (work.pairs / 1000))
-        hashing = work.hashed_bytes / (self.measured.per_core.sha256_gb_per_s * 1e9)
-        return (total(pictures) + hashing) * self.assumed.core
+        return total(pictures) * self.assumed.core
 
     def _launches(self, processes: int) -> Bounds:
         """The host starts every operation of a step; batch norms wait for each other, forwards and backwards."""
@@ -172,7 +176,7 @@ class _Room:
     def _from_disk(self) -> Bounds:
         """Bytes that a node's disk gives: each once, and again what the pod's memory, or half of it, does not keep."""
         work, memory = self.work, quantity(self.pods.memory)
-        again = (work.drawn_bytes + work.hashed_bytes) / self.pods.pods
+        again = work.drawn_bytes / self.pods.pods
         missed = [max(0.0, 1 - kept / work.fetched_bytes) for kept in (memory, memory / 2)]
         return Bounds(*(work.fetched_bytes + again * share for share in missed))
 

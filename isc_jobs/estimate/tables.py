@@ -110,7 +110,6 @@ class Assumed(_Table):
     connection_mb_per_s: _Span
     request_s: _Span
     start_s: _Span
-    fetched: _Span
 
 
 class Hardware(_Table):

@@ -75,7 +75,7 @@ class Work:
     search_flop: float = 0.0
     pairs_flop: float = 0.0
     drawn_bytes: float = 0.0  # of pictures, read from the disk in random order
-    hashed_bytes: float = 0.0
+    hashed_bytes: float = 0.0  # by all pods
     fetched_bytes: float = 0.0  # from store or source, by each pod
     stored_bytes: float = 0.0  # to the store, by all pods
     kept_bytes: float = 0.0  # output that stays
@@ -165,7 +165,7 @@ def _train(stage: Stage, settings: Settings, data: DataSize, tables: Tables) -> 
     batch = training.global_batch * (2 + training.extra_negatives)
     plain = seen * (batch // training.global_batch - (2 if training.views else 0))
     files = shards_of(sets_of(training), data, settings.data.shard_megabytes)
-    pods, compute = settings.cluster.stages.train.pods, settings.compute
+    pods = settings.cluster.stages.train.pods
     read = plain + (seen * (1 + training.views.overlay_probability) if training.views else 0)
     model = tables.measured.backbone(settings.model.backbone)
     output = model.state_bytes + 4 * model.parameters  # with the optimiser's momentum
@@ -174,7 +174,7 @@ def _train(stage: Stage, settings: Settings, data: DataSize, tables: Tables) -> 
         stage=stage.name, program="train", steps=steps, batch=batch, size=training.input_size, trained=steps * batch,
         pairs=seen if training.views else 0, resized={training.input_size: plain} if plain else {},
         drawn_bytes=read * data.picture_bytes, fetched_bytes=files.total_bytes,
-        hashed_bytes=files.total_bytes * compute.processes * max(1, compute.loader_workers),
+        hashed_bytes=files.total_bytes * pods,
         stored_bytes=output, kept_bytes=output, requests=files.fetches * pods + puts(output),
         checkpoint_bytes=output + memory + steps * _HISTORY_BYTES,
     )  # fmt: skip
@@ -208,7 +208,7 @@ def _extract(stage: Stage, settings: Settings, data: DataSize, _: Tables) -> Wor
         steps=math.ceil(pictures / extract.batch) * len(sizes) * views, batch=extract.batch,
         described=dict.fromkeys(sizes, views * pictures), resized=dict.fromkeys(sizes, pictures),
         drawn_bytes=pictures * data.picture_bytes, fetched_bytes=files.total_bytes / pods,
-        hashed_bytes=files.total_bytes * max(1, settings.compute.loader_workers),
+        hashed_bytes=files.total_bytes,
         stored_bytes=2 * output, kept_bytes=output, requests=files.fetches + pieces + puts(output),
     )  # fmt: skip
 

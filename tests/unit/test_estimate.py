@@ -143,7 +143,6 @@ def test_gpus_bind_where_everything_else_is_plenty() -> None:
         ({"cores": 8}, "train-v83", INPUT),
         ({"cores": 8}, "extract", INPUT),
         ({"network_gbit_per_s": 5.0}, "train-v83", NETWORK),
-        ({"store_gbit_per_s": 0.1}, "train-v83", STORE),
         ({"store_gbit_per_s": 0.1}, "extract", STORE),
         ({"store_gbit_per_s": 0.1}, "download", STORE),
         ({"disk_gb_per_s": 0.02}, "train-v83", DISK),
