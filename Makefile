@@ -12,7 +12,7 @@ PHOTOS ?= examples/photos
 DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-slow test-cluster lint lock bench bench-accuracy images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-seeds bench-accuracy images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -56,8 +56,21 @@ lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 	  --extra cpu --extra gpu --extra search --extra cluster --extra weights --extra demo --extra onnx --extra dev --output-file constraints.txt
 
-bench: $(DEV) ## the README's figures (a quarter of an hour)
+bench: $(DEV) ## speed beside what one would use instead (half an hour, on a machine that does nothing else)
+	$(BIN)/python benchmarks/views_speed.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/postprocess.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/startup.py
+
+bench-s3: $(DEV) ## the same of download, checkpoints and controller (versitygw, s5cmd and aws on the PATH)
+	$(BIN)/python benchmarks/download.py --work .demo/s3
+	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/controller.py
+
+bench-seeds: $(DEV) ## the README's scores, three seeds (a quarter of an hour)
 	$(BIN)/python benchmarks/seeds.py
 
 bench-accuracy: $(DEV) ## what each training and option adds, three seeds (PHOTOS=DIR; hours, goes on where it was)
