@@ -15,7 +15,7 @@ export OVERLAY ?= gpu
 .PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-seeds bench-accuracy images deploy undeploy clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
 $(VENV)/bin/uv:
 	@echo "setting up $(VENV) (about a minute, 6 GB with torch)"
