@@ -49,11 +49,11 @@ def test_the_loss_of_mixed_precision_is_computed_in_float32(precision: str) -> N
         assert torch.isfinite(parameter.grad).all()
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_stays_close_to_float32(precision: str, small_photos: Path) -> None:
+@pytest.mark.parametrize(("precision", "near"), [("bf16", 0.1), ("fp16", 0.05)])  # bf16 has three bits fewer
+def test_mixed_precision_stays_close_to_float32(precision: str, near: float, small_photos: Path) -> None:
     mixed, full = trained(small_photos, f"precision={precision}"), trained(small_photos, "precision=fp32")
     for ours, theirs in zip(mixed.history, full.history, strict=True):
-        assert ours[2] == pytest.approx(theirs[2], abs=0.05)
+        assert ours[2] == pytest.approx(theirs[2], abs=near)
     assert mixed.history[0][2] != full.history[0][2]  # it was not float32
 
 
