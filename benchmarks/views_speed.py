@@ -15,6 +15,7 @@ from peers import PeerViews
 from PIL import Image
 
 from isc_jobs.spec.profile import load_settings
+from isc_jobs.vision import assets
 from isc_jobs.vision.decode import Encoded
 from isc_jobs.vision.views import hard_view, moderate_view
 
@@ -29,6 +30,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    for font in assets.fonts():  # what is read once in a training is read before
+        assets.characters(font)
     pictures = [as_jpeg(path) for path in sorted(arguments.photos.glob("*.jpg"))[: arguments.pictures]]
     print("| views, one core, at | ours, ms a pair | AugLy + torchvision, ms | ratio | decoding, ms |")
     print("|---|---|---|---|---|")
