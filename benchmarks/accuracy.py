@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,11 +92,12 @@ def run_plain(data: Path, store: Path, seed: int, overrides: list[str]) -> Rows:
 def run_option(data: Path, store: Path, seed: int, option: str, overrides: list[str], plain: Future[Rows]) -> Rows:
     """The row of what comes out at the end, once the plain run of this seed has made what it begins with."""
     plain.result()
-    run, last = f"seed-{seed}-option-{list(OPTIONS).index(option)}", []
+    run, last = (
+        f"seed-{seed}-option-{list(OPTIONS).index(option)}",
+        "extract-v98" if option in OF_V98 else "postprocess",
+    )
     if option in APART:
         store = copy_start(store, store.with_name(f"{store.name}-apart"), f"seed-{seed}")
-    if option in OF_V98:
-        last = ["--until", "extract-v98"]
     stages = run_pipeline(data, store, run, seed, [*overrides, *OPTIONS[option]], last)
     truth = read_ground_truth(data / "ground_truth_phase2.csv")
     if option in OF_V98:
@@ -108,7 +108,7 @@ def run_option(data: Path, store: Path, seed: int, option: str, overrides: list[
 
 
 def run_pipeline(
-    data: Path, store: Path, run: str, seed: int, settings: list[str], more: Sequence[str] = ()
+    data: Path, store: Path, run: str, seed: int, settings: list[str], last: str = "evaluate"
 ) -> dict[str, str]:
     """Keys of the stages of a finished run; its log is beside the store."""
     seeds = [
@@ -118,7 +118,8 @@ def run_pipeline(
     began = time.monotonic()
     log = store.with_name(f"{store.name}-{run}.log")
     isc_jobs(
-        "run-all", "--profile", PROFILE, "--source", data, "--store", store, "--run", run, *changes, *more, log=log
+        "run-all", "--profile", PROFILE, "--source", data, "--store", store, "--run", run, "--until", last, *changes,
+        log=log,
     )  # fmt: skip
     print(f"{run}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
     stages: dict[str, str] = json.loads((store / f"runs/{run}/manifest.json").read_text())["stages"]
