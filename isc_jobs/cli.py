@@ -158,21 +158,26 @@ def _add_estimate(subparsers: "argparse._SubParsersAction[_Parser]") -> None:
         ("--picture-kb", _positive, "of one picture on average; default 167"),
     ):
         estimate.add_argument(name, type=kind, metavar="N", help=text)
-    for name, default, text in (
-        ("--cores-per-node", None, "default: the settings' cpu of a training's pod"),
-        ("--store-gbit", 25.0, "Gbit/s of a node to the store; default 25"),
-        ("--network-gbit", 100.0, "Gbit/s of a node to the others; default 100"),
-        ("--disk-mb", 2000.0, "MB/s of a node's disk; default 2000"),
-        ("--price", None, "of a GPU hour; default 0: the cost is that of storage and requests"),
-        ("--core-price", None, "of a core hour, for stages without GPUs; default 0"),
-        ("--storage-price", None, "of a GB and month; default 0.023"),
-        ("--put-price", None, "of a thousand PUT or LIST requests; default 0.005"),
-        ("--get-price", None, "of a thousand GET requests; default 0.0004"),
-        ("--months", None, "for which outputs are kept; default: as long as the run"),
-        ("--failures-per-node-day", 0.0, "simulate runs whose nodes fail so often: goodput by checkpoint interval"),
-        ("--preemptions-per-node-day", 0.0, "the same with a warning, after which a checkpoint is written"),
+    for name, amount, default, text in (
+        ("--cores-per-node", _speed, None, "default: the settings' cpu of a training's pod"),
+        ("--store-gbit", _speed, 25.0, "Gbit/s of a node to the store; default 25"),
+        ("--network-gbit", _speed, 100.0, "Gbit/s of a node to the others; default 100"),
+        ("--disk-mb", _speed, 2000.0, "MB/s of a node's disk; default 2000"),
+        ("--price", _amount, None, "of a GPU hour; default 0: the cost is that of storage and requests"),
+        ("--core-price", _amount, None, "of a core hour, for stages without GPUs; default 0"),
+        ("--storage-price", _amount, None, "of a GB and month; default 0.023"),
+        ("--put-price", _amount, None, "of a thousand PUT or LIST requests; default 0.005"),
+        ("--get-price", _amount, None, "of a thousand GET requests; default 0.0004"),
+        ("--months", _amount, None, "for which outputs are kept; default: as long as the run"),
+        (
+            "--failures-per-node-day",
+            _amount,
+            0.0,
+            "simulate runs whose nodes fail so often: goodput by checkpoint interval",
+        ),
+        ("--preemptions-per-node-day", _amount, 0.0, "the same with a warning, after which a checkpoint is written"),
     ):
-        estimate.add_argument(name, type=_amount, metavar="X", default=default, help=text)
+        estimate.add_argument(name, type=amount, metavar="X", default=default, help=text)
     estimate.add_argument("--runs", type=_positive, default=20, metavar="N", help="simulated; default 20")
     estimate.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the first of them; default 0")
     estimate.add_argument("--json", action="store_true", help="for programs")
@@ -204,6 +209,13 @@ def _amount(text: str) -> float:
     value = _finite(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is below 0")
+    return value
+
+
+def _speed(text: str) -> float:
+    value = _amount(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected more than 0")
     return value
 
 

@@ -8,6 +8,7 @@ from isc_jobs.spec.stage import StageSpec
 
 _IMAGES = {"train": "train", "extract": "train"}  # all others use the data image
 _SPEC = "/etc/isc-jobs"
+_LAST_S = 10  # of the grace period, which torchrun needs to end
 _RANK_PREFIX = "${rank}| "  # what torchrun puts before each line of a process
 
 
@@ -90,7 +91,7 @@ def _template(spec: StageSpec, cluster: Cluster, named: Object) -> Object:
     settings = stage_pods(spec, cluster)
     name = "pytorch" if spec.program == "train" else "stage"  # the operator asks for this name
     main = container(name, image_of(cluster, _IMAGES.get(spec.program, "data")), _command(spec, cluster), cluster)
-    main["env"] += _stage_environment(spec, settings.pods)
+    main["env"] += _stage_environment(spec, settings.pods, cluster.grace_seconds)
     main["resources"] = _resources(settings)
     main["volumeMounts"] += [
         {"name": "spec", "mountPath": _SPEC, "readOnly": True},
@@ -123,10 +124,12 @@ def _command(spec: StageSpec, cluster: Cluster) -> list[str]:
     return ["python", *program]
 
 
-def _stage_environment(spec: StageSpec, pods: int) -> list[Object]:
+def _stage_environment(spec: StageSpec, pods: int, grace_seconds: int) -> list[Object]:
     values = {"ISC_JOBS_CACHE": f"{WORK}/cache", "ISC_JOBS_TERMINATION_LOG": "/dev/termination-log"}
     if spec.program == "train":
         values["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = _RANK_PREFIX
+        # Until torchrun kills its processes, which write a checkpoint on SIGTERM.
+        values["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(max(1, grace_seconds - _LAST_S))
     elif pods > 1:
         values["ISC_JOBS_PARTS"] = str(pods)
     return [{"name": name, "value": value} for name, value in values.items()]

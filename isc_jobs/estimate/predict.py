@@ -15,9 +15,10 @@ from isc_jobs.store.port import CONNECTIONS
 GPU, LAUNCHES, INPUT = "GPU arithmetic", "kernel launches", "input on CPU cores"
 CPU, NETWORK, STORE = "CPU arithmetic", "network between nodes", "store bandwidth"
 ROUND_TRIPS, DISK, CLIENT = "store round trips", "disk", "store client"
-# Requests of a running stage that the time brings: progress and the controller's watch, every 5, 2 and 20 seconds.
-_WATCHED = Requests(get=0.5 + 0.2, put=0.05, list=0.2)
-_WATCHED_POD = Requests(get=0.2, put=0.2)
+# Requests a second of a running stage: each pod's progress, every 5 s; the controller's looks at progress and commit,
+# every 30 s of what lasts long, at the wish to cancel, every 5 s, and its lease, every 20 s.
+_WATCHED = Requests(get=0.2 + 2 / 30 + 0.05, put=0.05)
+_WATCHED_POD = Requests(get=1 / 30, put=0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Prediction:
     work: Work
     resources: dict[str, Bounds]  # what each would take alone
     start: Bounds  # before the first work, and fetches that nothing hides
-    checkpoint: Bounds  # of writing one
+    checkpoint: Bounds  # for which training stands still for one
     checkpoints: Bounds  # how many
     seconds: Bounds
     gpus: int
@@ -190,12 +191,9 @@ class _Room:
         return Bounds(min(streams.low, self._link()), min(streams.high, self._link()))
 
     def checkpoint(self) -> Bounds:
-        """Seconds of writing one: to a file, hashed twice, uploaded."""
-        size, rates = self.work.checkpoint_bytes, self.measured.per_core
-        if not size:
-            return exactly(0.0)
-        written = size / (rates.saved_gb_per_s * 1e9) + 2 * size / (rates.sha256_gb_per_s * 1e9)
-        return written * self.assumed.core + size / (self._streams() * 1e9)
+        """Seconds that training stands still for one: it is copied, and then written beside the training."""
+        size = self.work.checkpoint_bytes
+        return size / (self.measured.per_core.copied_gb_per_s * 1e9) * self.assumed.core if size else exactly(0.0)
 
     def checkpoints(self, busy: Bounds, cost: Bounds) -> Bounds:
         """How many a training writes."""

@@ -49,7 +49,7 @@ class PictureCosts(_Table):
 class CoreRates(_Table):
     """Of one core."""
 
-    saved_gb_per_s: _Span  # torch.save to a file
+    copied_gb_per_s: _Span  # a training's state, in memory
     sha256_gb_per_s: _Span
     search_gflop_per_s: _Span  # nearest neighbours
     pairs_gflop_per_s: _Span  # best pairs under one cap

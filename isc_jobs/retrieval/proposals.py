@@ -18,7 +18,7 @@ from isc_jobs.retrieval.rows import Matrix, Wide, lengths
 _GROUP = 32  # scores of which the largest is looked at first
 _CACHED = 5_000_000  # products, which a processor's cache holds
 _LARGE, _WORTHWHILE = 200_000_000, 10_000_000  # scores: torch takes seconds to import, if it is not yet
-_LONGEST = 1e9  # of rows whose products are far from float32's end
+_LONGEST = 1e9  # of queries and rows whose products are far from float32's end
 _PROCESSOR = Path("/proc/cpuinfo")
 _SINGLE = np.finfo(np.float32)
 _HALF_UNIT = 2.0**-8  # relative error of rounding to bfloat16
@@ -133,12 +133,13 @@ class Bfloat16Proposer:
         return products + doubt, products - doubt
 
 
-def make_proposer(rows: Matrix, queries: int, *, squared_distance: bool) -> Proposer:
-    """The quicker one for so many queries, of those that this machine and these rows allow."""
+def make_proposer(rows: Matrix, queries: Matrix, *, squared_distance: bool) -> Proposer:
+    """The quicker one for these queries, of those that this machine and the numbers allow."""
     sizes = lengths(rows)
     alike = not squared_distance or sizes.max(initial=0) ** 2 - sizes.min(initial=np.inf) ** 2 < 1e-3
     least = _WORTHWHILE if "torch" in sys.modules else _LARGE
-    if queries * len(rows) >= least and alike and sizes.max() < _LONGEST and _multiplies_bfloat16():
+    longest = max(sizes.max(initial=0), lengths(queries).max(initial=0))
+    if len(queries) * len(rows) >= least and alike and longest < _LONGEST and _multiplies_bfloat16():
         return Bfloat16Proposer(rows, squared_distance=squared_distance)
     return FaissProposer(rows, squared_distance=squared_distance)
 

@@ -76,7 +76,7 @@ class _Search:
         check_finite("queries", queries)
         check_finite("rows searched", rows)
         self._score, self._queries, self._rows = score, queries, rows
-        self._proposer = make_proposer(rows, len(queries), squared_distance=score is _nearness)
+        self._proposer = make_proposer(rows, queries, squared_distance=score is _nearness)
 
     def nearest(self, k: int, report: Callable[[int], None]) -> Neighbours:
         count, k = len(self._queries), min(k, len(self._rows))

@@ -29,5 +29,7 @@ def fetch_shards(ctx: Context, data: Artifact, shards: Sequence[str], world: Wor
             data.path(waiting.popleft())
             if report is not None and waiting:
                 report(sum(map(data.is_noted, shards)), len(shards))
+        if report is not None and not waiting:
+            report(len(shards) - 1, len(shards))  # a sign of life while other machines fetch
         if any_rank(ctx.stop_requested, world):
             raise Terminated("stopped while the shards were fetched, before the first step: run again")

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 
+from isc_jobs.spec.errors import IscJobsError
 from isc_jobs.stages.runner import Context
 from isc_jobs.store.checkpoints import KEPT, prune, save_checkpoint
 from isc_jobs.training.host_copy import HostCopy
@@ -28,8 +29,12 @@ class CheckpointWriter:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
+        """What writing the last one met is said, not raised: the training has ended, or what ended it is raised."""
         with self._thread:
-            self.wait()
+            try:
+                self.wait()
+            except (IscJobsError, OSError, RuntimeError) as error:
+                self._ctx.log(f"the last checkpoint was not written: {error}")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state and begin to write it, once the one before is written; raises what writing that met."""

@@ -164,7 +164,9 @@ class Artifact:
         if isinstance(self._store, DirectoryStore):
             if not path.is_file():
                 raise NotFound(f"{self._store.uri}: {key} is listed in its commit and missing: delete the commit")
-        elif not (path.is_file() and path.stat().st_size == entry.size):
+        elif path.is_file() and path.stat().st_size == entry.size and file_sha256(path) == entry.sha256:
+            return path
+        else:
             self._store.download(key, path)
         found = file_sha256(path)
         if found != entry.sha256:

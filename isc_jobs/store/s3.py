@@ -26,14 +26,14 @@ _REFUSED = {
     "NoSuchBucket",
     "InvalidBucketName",
 }
-READ_S = 60
+CONNECT_S, READ_S = 10, 60
 _TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=CONNECTIONS)
 
 
 def s3_client(*, anonymous: bool = False) -> Any:
     """A client by the usual AWS variables; requests are retried with backoff."""
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=READ_S,
+        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=CONNECT_S, read_timeout=READ_S,
         signature_version=UNSIGNED if anonymous else "s3v4",
     )  # fmt: skip
     return boto3.client("s3", config=config, region_name=os.environ.get("AWS_REGION"))

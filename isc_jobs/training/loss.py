@@ -44,8 +44,9 @@ def contrastive_loss(
 class _Distances(torch.autograd.Function):
     """Distances (p,) of the pairs that count, with their rows and columns; only the batch's rows have a gradient.
 
-    Those are the positives, a mask (b, m), and what is nearer than the margin. Other negatives have neither loss nor
-    gradient, and are nearly all: one product of matrices finds those that have, and only they are differentiated.
+    Those are the positives, a mask (b, m), and what is nearer than the margin or no number. Other negatives have
+    neither loss nor gradient, and are nearly all: one product of matrices finds those that have, and only they are
+    differentiated.
     """
 
     @staticmethod
@@ -54,9 +55,9 @@ class _Distances(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``own``: the column of each row itself, which makes no pair."""
         product = x_bd @ bank_md.T
-        product[torch.arange(len(own), device=own.device), own] = -2.0
-        counted = product > 1 - margin * margin / 2 - _ROUNDING * torch.finfo(product.dtype).eps
-        rows, columns = (counted | positives).nonzero(as_tuple=True)
+        product[torch.arange(len(own), device=own.device), own] = -torch.inf
+        far = product <= 1 - margin * margin / 2 - _ROUNDING * torch.finfo(product.dtype).eps
+        rows, columns = (~far | positives).nonzero(as_tuple=True)
         distance = distances(product[rows, columns])
         ctx.save_for_backward(bank_md, rows, columns, distance)
         ctx.batch = len(x_bd)

@@ -45,7 +45,7 @@ class Encoded:
     """
 
     def __init__(self, data: bytes, max_pixels: int = 100_000_000) -> None:
-        """Read the header. Raises BadImage."""
+        """Read a JPEG's header, decode what is no JPEG. Raises BadImage."""
         if not data:
             raise BadImage("empty file")
         with _opened(data) as image:
@@ -53,12 +53,15 @@ class Encoded:
                 raise BadImage(f"format {image.format} is none of {', '.join(sorted(_FORMATS))}")
             if image.width * image.height > max_pixels:
                 raise BadImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
-            self._plain = image.format == "JPEG" and image.mode in {"RGB", "L"}
-            self._orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            size = image.size
-        self._data, self._stored = data, size
-        self.width, self.height = reversed(size) if self._orientation in _LYING else size
-        self._decoded: dict[int, Pixels] = {}
+            self._data, self._stored = data, image.size
+            self._decoded: dict[int, Pixels] = {}
+            if image.format == "JPEG":
+                self._plain = image.mode in {"RGB", "L"}
+                self._orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                self.width, self.height = reversed(image.size) if self._orientation in _LYING else image.size
+            else:  # whose header does not always say how they are turned
+                self._decoded[1] = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+                self.height, self.width = self._decoded[1].shape[:2]
 
     def pixels(self, reduction: int = 1) -> Pixels:
         """(height, width, 3), not to be changed; a JPEG's sides may be divided by ``reduction``: 1, 2, 4 or 8.
@@ -85,12 +88,14 @@ class Encoded:
 
         A JPEG is decoded to its end, but to grey pixels of an eighth of its size: damage shows as the codes are read.
         """
+        if self._decoded:
+            return
         if not self._plain or _decode_plain(self._data, self._stored, 8, "GRAY") is None:
             self._decode_by_pillow(1)
 
     def _decode_by_pillow(self, reduction: int) -> Pixels:
         with _opened(self._data) as image:
-            if reduction > 1 and image.format == "JPEG":
+            if reduction > 1:
                 image.draft("RGB", (max(1, image.width // reduction), max(1, image.height // reduction)))
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))

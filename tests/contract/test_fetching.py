@@ -61,8 +61,12 @@ def test_a_file_that_changed_since_another_process_verified_it_is_looked_at_agai
     fill(store, tmp_path / "out")
     path = open_artifact(store, REF, tmp_path / "cache", tmp_path / "notes").path(NAMES[0])
     path.write_text("x" * len(NAMES[0]))
-    with pytest.raises(DataError, match="is damaged"):
-        open_artifact(store, REF, tmp_path / "cache", tmp_path / "notes").path(NAMES[0])
+    again = open_artifact(store, REF, tmp_path / "cache", tmp_path / "notes")
+    if isinstance(store, S3Store):  # the copy was damaged, not the object
+        assert again.path(NAMES[0]).read_text() == NAMES[0]
+    else:
+        with pytest.raises(DataError, match="is damaged"):
+            again.path(NAMES[0])
 
 
 def test_a_file_that_was_damaged_when_it_came_is_noted_by_nobody(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import boto3
@@ -87,21 +88,47 @@ def moody(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Moody]]:
 def test_a_connection_is_kept(moody: type[Moody]) -> None:
     source = open_source("s3://bucket")
     assert [source.read("a") for _ in range(5)] == [DATA] * 5
-    assert (len(moody.connections), moody.answered) == (1, 5)
+    assert (len(moody.connections), moody.answered) == (2, 5)  # boto3's, and ours
 
 
 @pytest.mark.parametrize("mood", ["fails", "hangs up", "ends early", "damages"])
 def test_what_may_pass_is_tried_again(moody: type[Moody], mood: str) -> None:
-    moody.moods = [mood]
     source = open_source("s3://bucket")
+    assert source.read("a") == DATA
+    moody.moods = [mood]
     assert [source.read("a") for _ in range(3)] == [DATA] * 3
-    assert moody.answered == 4
+    assert moody.answered == 5
+
+
+def test_where_direct_reads_keep_failing_boto3_reads_alone(moody: type[Moody], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isc_jobs.store.s3_reads._PATIENCE", 3)
+    source = open_source("s3://bucket")
+    assert source.read("a") == DATA
+    for _ in range(3):
+        moody.moods = ["refuses"]
+        assert source.read("a") == DATA
+    before = moody.answered
+    assert [source.read("a") for _ in range(4)] == [DATA] * 4
+    assert moody.answered == before + 4
+    assert len(moody.connections) == 2
+
+
+def test_without_credentials_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps credentials
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="no AWS credentials found"):
+        open_source("s3://bucket").read("a")
 
 
 def test_what_does_not_pass_is_said_in_a_sentence(moody: type[Moody]) -> None:
-    moody.moods = ["refuses"] * 2
+    moody.moods = ["refuses"]
     with pytest.raises(UsageError, match="the S3 server refuses"):
         open_source("s3://bucket").read("a")
+    source = open_source("s3://bucket")
+    assert source.read("a") == DATA
     moody.moods = ["damages"] * 2
     with pytest.raises(TemporaryError, match="run again"):
-        open_source("s3://bucket").read("a")
+        source.read("a")

@@ -70,7 +70,7 @@ def verdict(of: Callable[[bytes, int], tuple[int, int] | Image.Image], data: byt
     "options",
     [
         {}, {"progressive": True}, {"subsampling": 0, "optimize": True}, {"restart_marker_blocks": 3},
-        {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}, {"kind": "WEBP"},
+        {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}, {"kind": "WEBP"}, {"kind": "TIFF"},
     ],
     ids=str,
 )  # fmt: skip

@@ -46,6 +46,21 @@ def test_equal_embeddings_have_a_finite_gradient() -> None:
     assert torch.isfinite(rows.grad).all()
 
 
+def test_a_row_that_is_no_number_makes_the_loss_none_even_without_a_positive() -> None:
+    rows = functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
+    rows[3] = torch.nan
+    loss = contrastive_loss(rows, torch.tensor([0, 0, 1, 2]), MemoryBank(8, 8, CPU), 0.0, 1.0)
+    assert not torch.isfinite(loss.total)
+
+
+def test_a_margin_that_takes_in_all_pairs_takes_in_none_of_a_row_with_itself() -> None:
+    rows = functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
+    labels = torch.arange(6) // 2
+    expected = CrossBatchMemory(ContrastiveLoss(pos_margin=0.0, neg_margin=2.5), embedding_size=8, memory_size=8)
+    loss = contrastive_loss(rows, labels, MemoryBank(8, 8, CPU), 0.0, 2.5)
+    torch.testing.assert_close(loss.total, expected(rows, labels), atol=1e-6, rtol=0)
+
+
 def test_a_picture_drawn_twice_as_a_negative_is_no_positive_term_by_rounding() -> None:
     rows = functional.normalize(torch.randn(64, 256, generator=torch.Generator().manual_seed(0)))
     assert len(set((rows * rows).sum(1).tolist())) > 1  # rounding leaves their lengths uneven

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.stage import StageSpec
 from isc_jobs.stages.runner import Context
 from isc_jobs.stages.saving import STATE, CheckpointWriter
@@ -120,7 +120,9 @@ def test_leaving_waits_until_the_last_is_in_the_store_and_two_are_kept(tmp_path:
     assert kept == {"step-000000002", "step-000000003"}
 
 
-def test_a_failure_is_raised_by_the_next_look_and_once(tmp_path: Path) -> None:
+def test_a_failure_is_raised_by_the_next_look_and_once_and_by_none_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ctx, state = context(tmp_path), make_state()
     (tmp_path / "store").mkdir()
     (tmp_path / "store/checkpoints").write_text("in the way")
@@ -136,8 +138,18 @@ def test_a_failure_is_raised_by_the_next_look_and_once(tmp_path: Path) -> None:
         writer.save(2, state)
         with pytest.raises(UsageError, match="cannot be written"):
             writer.save(3, state)
-    with pytest.raises(UsageError, match="cannot be written"), CheckpointWriter(ctx) as writer:
+    with CheckpointWriter(ctx) as writer:  # a training that has ended is not lost with its last checkpoint
         writer.save(4, state)
+    assert "the last checkpoint was not written" in capsys.readouterr().out
+    nan = DataError("the loss is nan")
+
+    def train() -> None:
+        with CheckpointWriter(ctx) as writer:
+            writer.save(5, state)
+            raise nan
+
+    with pytest.raises(DataError, match="the loss is nan"):
+        train()
 
 
 def test_only_the_main_process_saves(tmp_path: Path) -> None:

@@ -65,11 +65,12 @@ def test_bounds_of_bfloat16_hold_and_what_is_not_proposed_is_below_them(*, squar
 def test_small_searches_and_rows_of_many_lengths_are_left_to_faiss(arithmetic: str) -> None:
     kinds = {"float32": proposals.FaissProposer, "bfloat16": proposals.Bfloat16Proposer}
     rows = rows_of("unit", 0, 40, 8)
-    assert isinstance(proposals.make_proposer(rows, 3, squared_distance=True), kinds[arithmetic])
+    assert isinstance(proposals.make_proposer(rows, rows[:3], squared_distance=True), kinds[arithmetic])
     longer = rows * np.linspace(1, 2, 40, dtype=np.float32)[:, None]
-    assert isinstance(proposals.make_proposer(longer, 3, squared_distance=True), proposals.FaissProposer)
-    assert isinstance(proposals.make_proposer(longer, 3, squared_distance=False), kinds[arithmetic])
-    assert isinstance(proposals.make_proposer(1e10 * rows, 3, squared_distance=False), proposals.FaissProposer)
+    assert isinstance(proposals.make_proposer(longer, rows[:3], squared_distance=True), proposals.FaissProposer)
+    assert isinstance(proposals.make_proposer(longer, rows[:3], squared_distance=False), kinds[arithmetic])
+    for far in ((1e10 * rows, rows), (rows, 1e10 * rows)):
+        assert isinstance(proposals.make_proposer(*far, squared_distance=False), proposals.FaissProposer)
 
 
 @pytest.mark.parametrize("seed", range(5))
