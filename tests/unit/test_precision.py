@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
 
 
-def trained(small_photos: Path, *options: str, epochs: int = 2) -> Trainer:
-    chosen = training("v86", f"epochs={epochs}")
+def trained(small_photos: Path, *options: str, epochs: int = 2, lr: float | None = None) -> Trainer:
+    chosen = training("v86", f"epochs={epochs}", *([] if lr is None else [f"lr={lr}"]))
     trainer = build_trainer(chosen, world=ALONE, machine=compute(*options))
     train(trainer, samples(chosen, small_photos), silent())
     return trainer
@@ -49,11 +49,12 @@ def test_the_loss_of_mixed_precision_is_computed_in_float32(precision: str) -> N
         assert torch.isfinite(parameter.grad).all()
 
 
-@pytest.mark.parametrize(("precision", "near"), [("bf16", 0.1), ("fp16", 0.05)])  # bf16 has three bits fewer
-def test_mixed_precision_stays_close_to_float32(precision: str, near: float, small_photos: Path) -> None:
-    mixed, full = trained(small_photos, f"precision={precision}"), trained(small_photos, "precision=fp32")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_stays_close_to_float32(precision: str, small_photos: Path) -> None:
+    """At a rate at which a handful of pictures do not amplify every rounding from step to step."""
+    mixed, full = (trained(small_photos, f"precision={kind}", lr=0.0001) for kind in (precision, "fp32"))
     for ours, theirs in zip(mixed.history, full.history, strict=True):
-        assert ours[2] == pytest.approx(theirs[2], abs=near)
+        assert ours[2] == pytest.approx(theirs[2], abs=0.02)
     assert mixed.history[0][2] != full.history[0][2]  # it was not float32
 
 
