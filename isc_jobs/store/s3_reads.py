@@ -71,7 +71,7 @@ class ObjectReader:
                 return data
             self._failed += 1
         data = bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        if way is None:
+        if way is None and self._failed < _PATIENCE:
             self._way = self._found(key)
         return data
 

@@ -113,6 +113,21 @@ def test_where_direct_reads_keep_failing_boto3_reads_alone(moody: type[Moody], m
     assert len(moody.connections) == 2
 
 
+def test_behind_a_proxy_boto3_reads_alone_and_no_way_is_looked_for_again(
+    moody: type[Moody], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def proxies(url: str) -> dict[str, str]:
+        asked.append(url)
+        return {"http": "proxy"}
+
+    monkeypatch.setattr("isc_jobs.store.s3_reads.get_environ_proxies", proxies)
+    source = open_source("s3://bucket")
+    assert [source.read("a") for _ in range(3)] == [DATA] * 3
+    assert (len(asked), moody.answered, len(moody.connections)) == (1, 3, 1)
+
+
 def test_without_credentials_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps credentials
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
