@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from isc_jobs.vision.decode import Pixels, Window
 from isc_jobs.vision.resize import resize
@@ -181,21 +181,8 @@ def grayscale(image: Pixels) -> Pixels:
 
 
 def blur(image: Pixels, radius: float) -> Pixels:
-    """A Gaussian blur; the radius is the standard deviation in pixels.
-
-    A wide one is done on a half or a quarter of the pixels, which hold all that it leaves. Averaging n x n pixels has
-    the variance (n^2 - 1) / 12 of each axis, and interpolating between them again about n^2 / 6.
-    """
-    if radius < 0.05:  # less than half a level
-        return image
-    height, width = image.shape[:2]
-    by = next((by for by in (4, 2) if radius >= 1.5 * by and height % by == width % by == 0), 1)
-    if by == 1:
-        return _pixels(cv2.GaussianBlur(image, (0, 0), radius, borderType=cv2.BORDER_REPLICATE))
-    small = cv2.resize(image, (width // by, height // by), interpolation=cv2.INTER_AREA)
-    left = math.sqrt(radius**2 - (by**2 - 1) / 12 - by**2 / 6) / by
-    blurred = cv2.GaussianBlur(small, (0, 0), left, borderType=cv2.BORDER_REPLICATE)
-    return _pixels(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR))
+    """Pillow's Gaussian blur; the radius is the standard deviation in pixels."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def perspective(image: Pixels, corners: NDArray[np.int64]) -> Pixels:

@@ -140,8 +140,6 @@ def _blur(radius: float) -> Comparison:
         name=f"blur {radius}",
         ours=lambda image: operations.blur(image, radius),
         theirs=lambda image: augly.blur(image, radius=radius),
-        bound=1.0,
-        why="ours is the Gaussian, Pillow's three box blurs near it",
     )
 
 
