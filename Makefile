@@ -12,7 +12,7 @@ PHOTOS ?= examples/photos
 DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-seeds bench-accuracy images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-seeds bench-accuracy bench-flames images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench-seeds: $(DEV) ## the README's scores, three seeds (a quarter of an hour)
 
 bench-accuracy: $(DEV) ## what each training and option adds, three seeds (PHOTOS=DIR; hours, goes on where it was)
 	$(BIN)/python benchmarks/accuracy.py --photos "$(PHOTOS)" $(ARGS)
+
+bench-flames: $(DEV) ## where training and extraction spend their time: docs/flames-*.svg
+	$(BIN)/python benchmarks/flames.py
 
 images: ## build and push the images (REGISTRY=…, IMAGE_BUILDER=docker|podman|buildah, ACCELERATOR=gpu|cpu)
 	images/build

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from isc_jobs import __version__, commands
 from isc_jobs.spec.errors import ExitCode, IscJobsError
@@ -19,6 +19,13 @@ exit codes: 0 done, 64 usage, 65 data, 70 internal, 75 try later, 130 interrupte
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Every command refuses what it does not know itself, and so points to its own help."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
     def error(self, message: str) -> NoReturn:
         """A wrong command line is one sentence and exit code 64."""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)

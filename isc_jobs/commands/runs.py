@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc_jobs.spec.errors import ExitCode, UsageError
-from isc_jobs.spec.weights import HEAD_BYTES, weights_kind
+from isc_jobs.spec.weights import check_weights
 
 if TYPE_CHECKING:
     from isc_jobs.controller.deployed import Deployed
@@ -115,13 +115,11 @@ def _digest(weights: Path | None) -> str | None:
 
     if weights is None:
         return None
+    check_weights(weights)
     try:
-        with weights.open("rb") as file:
-            if weights_kind(file.read(HEAD_BYTES)) is None:
-                raise UsageError(f"--weights {weights} is no PyTorch checkpoint and no safetensors file")
         return file_sha256(weights)
     except OSError as error:
-        raise UsageError(f"--weights {weights}: {error.strerror}") from error
+        raise UsageError(f"weights {weights}: {error.strerror}") from error
 
 
 def _dry_run(store: "Store", request: "Request") -> int:
@@ -221,7 +219,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Print the log of an attempt: as kept, or from its pod while it runs in a cluster."""
+    """Print the log of an attempt: as kept, or while it runs from its pod or this machine."""
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.status import kept_log, latest_attempt, no_log
 
@@ -230,7 +228,7 @@ def logs(arguments: argparse.Namespace) -> int:
     request = read_manifest(store, run)[0].request
     number = 0 if stage == "controller" else arguments.attempt or latest_attempt(store, run, stage)
     log = kept_log(store, run, stage, number, rank)
-    if log is None and request.launcher == "kubernetes":
+    if log is None:
         log = _live_log(store, request, stage, number, rank)
     if log is None:
         raise no_log(store, run, stage, number, rank)
@@ -239,6 +237,11 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def _live_log(store: "Store", request: "Request", stage: str, number: int, rank: int) -> str | None:
+    if request.launcher == "local":
+        from isc_jobs.controller import local
+
+        said = local.live_log(store, request.run, stage, number).get(rank)
+        return None if said is None else said.decode("utf-8", "replace")
     from isc_jobs.controller.attempts import read_spec
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.logs import controller_log, live_log

@@ -72,4 +72,4 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _not_installed(error: ModuleNotFoundError) -> UsageError:
-    return UsageError(f"{error.name} is not installed: pip install 'isc-jobs[cpu,onnx]', or [gpu,onnx] with a GPU")
+    return UsageError(f"{error.name} is not installed: pip install -e '.[cpu,onnx]' in the checkout, or [gpu,onnx]")

@@ -38,8 +38,7 @@ class LocalLauncher:
 
     def __init__(self, store: Store, run: str, echo: Callable[[str], None]) -> None:
         """Work under ``$ISC_JOBS_WORK``, by default ~/.cache/isc-jobs."""
-        base = Path(os.environ.get("ISC_JOBS_WORK", "~/.cache/isc-jobs")).expanduser()
-        self._root = base / hashlib.sha256(store.uri.encode()).hexdigest()[:12]
+        self._root = _root(store)
         self._store, self._run, self._echo = store, run, echo
         self._processes: list[_Process] = []
 
@@ -48,7 +47,7 @@ class LocalLauncher:
         if any(process.spec == spec for process in self._processes):
             return
         claim(self._store, spec)
-        work = self._root / self._run / spec.stage / f"attempt-{spec.attempt}"
+        work = _work(self._root, self._run, spec.stage, spec.attempt)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / "spec.json").write_text(spec.model_dump_json(indent=1), "utf-8")
@@ -128,6 +127,23 @@ class LocalLauncher:
             process.sign_of_life = time.monotonic()
             for line in whole.decode("utf-8", "replace").splitlines():
                 self._echo(line)
+
+
+def live_log(store: Store, run: str, stage: str, number: int) -> dict[int, bytes]:
+    """What the processes of an attempt have said so far, by rank; empty if it does not run on this machine."""
+    try:
+        return _logs(_work(_root(store), run, stage, number))
+    except FileNotFoundError:
+        return {}
+
+
+def _root(store: Store) -> Path:
+    base = Path(os.environ.get("ISC_JOBS_WORK", "~/.cache/isc-jobs")).expanduser()
+    return base / hashlib.sha256(store.uri.encode()).hexdigest()[:12]
+
+
+def _work(root: Path, run: str, stage: str, number: int) -> Path:
+    return root / run / stage / f"attempt-{number}"
 
 
 def _command(spec: StageSpec, work: Path) -> list[str]:

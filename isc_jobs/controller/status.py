@@ -82,7 +82,7 @@ def no_log(store: Store, run: str, stage: str, number: int, rank: int) -> UsageE
     known = ", ".join(map(str, sorted(_attempts(store, run, stage))))
     return UsageError(
         f"no log of {stage} attempt {number} rank {rank}: there are attempts {known}, "
-        "and logs are kept when an attempt ends"
+        "and the log of one that has not ended is on the machine or in the cluster where it runs"
     )
 
 

@@ -42,8 +42,10 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
 
     40% train, 50% are references (nine in ten of them originals of one phase's queries), 10% are originals of
     queries without a match. ``strength`` is that of the queries' edits: standard or hard.
-    Raises UsageError for too few pictures or an ``out`` that holds something else.
+    Raises UsageError for too few pictures or an ``out`` that is within ``photos`` or holds something else.
     """
+    if out.resolve().is_relative_to(photos.resolve()):
+        raise UsageError(f"--out {out} is within {photos}, whose pictures are read: choose a folder outside of it")
     files = _listed(photos)
     digest = _digest(photos, files, seed, strength)
     finished = _finished(out, digest)

@@ -49,7 +49,9 @@ def describe(job: Job) -> Answer:
     """
     absent = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'isc-jobs[cpu]', or [gpu] with a GPU")
+        raise UsageError(
+            f"{' and '.join(absent)} not installed: pip install -e '.[cpu]' in the checkout, [gpu] with a GPU"
+        )
     with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
         question.write(json.dumps(asdict(job)).encode())
         question.seek(0)

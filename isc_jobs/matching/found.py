@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from isc_jobs.spec.settings import Matching
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
 _SHOWN_BAD = 50
+_Z = 1.6449  # of the normal distribution: above it lies a twentieth
 _UNIT = "The score is minus the squared L2 distance: 0 is the same descriptor."
 
 
@@ -30,8 +32,18 @@ class Threshold:
 
     score: float | None
     by: str
-    precision: float | None
-    recall: float | None
+    precision: float | None = None
+    recall: float | None = None
+    pairs: int = 0  # down to it, of which precision is the share that is right
+
+    @property
+    def least_precision(self) -> float | None:
+        """What precision is at least, with 95% confidence: the lower bound of Wilson's interval."""
+        if self.precision is None:
+            return None
+        n, share = self.pairs, self.precision
+        spread = _Z * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2)
+        return (share + _Z**2 / (2 * n) - spread) / (1 + _Z**2 / n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +108,8 @@ def _numbers(found: Found) -> dict[str, Any]:
     points = _points(curve) if curve else []
     return {
         "threshold": threshold.score, "threshold_from": threshold.by, "precision": threshold.precision,
-        "recall": threshold.recall, "pictures": {name: len(set_) for name, set_ in found.pictures.items()},
+        "least_precision": threshold.least_precision, "recall": threshold.recall,
+        "pictures": {name: len(set_) for name, set_ in found.pictures.items()},
         "bad_pictures": len(found.bad), "pairs": len(found.matches.scores), "copies": found.copies,
         "model": dict(found.model),
         "curve": [{"score": score, "precision": precision, "recall": recall} for score, precision, recall in points],
@@ -117,15 +130,17 @@ def _threshold_line(found: Found, settings: Matching) -> str:
             f"no threshold: by {threshold.by}, at no score is a share of {settings.precision} right; no pair is "
             "called a copy: look at the pairs and give --threshold"
         )
+    right = f"{threshold.precision:.0%} of {threshold.pairs:,} pairs are right"
     return (
-        f"threshold {threshold.score:.9g}: by {threshold.by}, down to it {threshold.precision:.0%} of pairs are right "
-        f"and {threshold.recall:.0%} of copies are found"
+        f"threshold {threshold.score:.9g}: by {threshold.by}, down to it {right} (at least "
+        f"{threshold.least_precision:.0%} with 95% confidence) and {threshold.recall:.0%} of copies are found"
     )
 
 
 def _page(found: Found, settings: Matching) -> str:
     line = _threshold_line(found, settings)
-    names = {name: len(pictures) for name, pictures in found.pictures.items()}
+    bad = {(set_, id_) for set_, id_, _ in found.bad}
+    names = {set_: sum((set_, id_) not in bad for id_ in pictures) for set_, pictures in found.pictures.items()}
     lead = [
         f"{names['queries']:,} queries searched among {names['references']:,} references.",
         f"{line[0].upper()}{line[1:]}.",

@@ -20,7 +20,7 @@ from isc_jobs.retrieval.subtraction import smooth, subtract_negatives
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.settings import Matching, Postprocess
-from isc_jobs.spec.weights import HEAD_BYTES, weights_kind
+from isc_jobs.spec.weights import check_weights
 from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.store.progress import Progress
 
@@ -88,13 +88,11 @@ def _check(request: Request) -> str:
         raise UsageError(f"--out {request.out}: expected a name that ends in .csv")
     if not request.out.parent.is_dir():
         raise UsageError(f"--out {request.out}: {request.out.parent} is not a folder: make it first")
+    check_weights(request.weights)
     try:
-        with request.weights.open("rb") as file:
-            if weights_kind(file.read(HEAD_BYTES)) is None:
-                raise UsageError(f"--weights {request.weights} is no PyTorch checkpoint and no safetensors file")
         return file_sha256(request.weights)
     except OSError as error:
-        raise UsageError(f"--weights {request.weights}: {error.strerror}") from error
+        raise UsageError(f"weights {request.weights}: {error.strerror}") from error
 
 
 def _list(request: Request) -> dict[str, Listing]:
@@ -139,10 +137,11 @@ def _job(request: Request, digest: str, work: Path, listings: dict[str, Listing]
 def _threshold(request: Request, curve: Scores | None, by: str, settings: Matching) -> Threshold:
     place = curve.lowest(settings.precision) if curve else None
     if request.threshold is not None:
-        return Threshold(request.threshold, "option", None, None)
+        return Threshold(request.threshold, "option")
     if curve is None or place is None:
-        return Threshold(None, by, None, None)
-    return Threshold(float(curve.scores[place]), by, float(curve.precision[place]), float(curve.recall[place]))
+        return Threshold(None, by)
+    precision, recall = float(curve.precision[place]), float(curve.recall[place])
+    return Threshold(float(curve.scores[place]), by, precision, recall, place + 1)
 
 
 class _Search:

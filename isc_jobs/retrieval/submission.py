@@ -100,6 +100,8 @@ def write_matches(path: Path, queries: list[str], references: list[str], found: 
 def read_matches(path: Path) -> Matches:
     """Read and validate a matching file; raises UsageError or DataError that names the line."""
     rows = _read_csv(path, _HEADER)
+    if not rows:
+        raise DataError(f"{path.name} has a header and no rows: nothing can be scored")
     if len(rows) > MAX_ROWS:
         raise DataError(f"{path.name} has {len(rows)} rows, at most {MAX_ROWS} are allowed")
     seen: set[tuple[str, str]] = set()

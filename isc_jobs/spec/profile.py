@@ -1,6 +1,7 @@
 """Reading settings: a named profile or a YAML file, what it extends, and ``key=value`` overrides."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 
 PROFILES = ("demo", "isc21")
+_MISSING_SHOWN = 5
 
 
 def load_settings(profile: str, overrides: Iterable[str] = (), *, deployed: Iterable[dict[str, Any]] = ()) -> Settings:
@@ -84,15 +86,31 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, profile: str) -> str:
-    problems = []
+    unknown = [problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"]
+    problems = [f"{'.'.join(map(str, loc))}: unknown key{_likely(loc)}" for loc in unknown]
+    missing: list[str] = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"]) or "settings"
         if problem["type"] == "extra_forbidden":
-            problems.append(f"{path}: unknown key")
-        elif problem["type"] == "missing":
-            problems.append(f"{path}: missing")
+            continue
+        if problem["type"] == "missing":
+            missing.append(path)
         else:
             message = problem["msg"].removeprefix("Value error, ")
             found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
             problems.append(f"{path}: {message[0].lower()}{message[1:]}{found}")
+    if len(missing) > _MISSING_SHOWN:
+        problems.append(f"{len(missing)} keys are missing: a file that changes some has a line 'extends: isc21'")
+    else:
+        problems += [f"{path}: missing" for path in missing]
     return f"settings of {profile}: {'; '.join(problems)}"
+
+
+def _likely(loc: tuple[int | str, ...]) -> str:
+    """The known key that an unknown one is most like, as a question."""
+    known: Any = load_settings("isc21").model_dump()
+    for part in loc[:-1]:
+        known = known.get(part) if isinstance(known, dict) else None
+    names = [*known] if isinstance(known, dict) else []
+    found = get_close_matches(str(loc[-1]), [*names, "extends"] if len(loc) == 1 else names, 1)
+    return f", is {found[0]} meant?" if found else ""

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from isc_jobs.spec.errors import DataError, UsageError
-from isc_jobs.spec.weights import HEAD_BYTES, weights_kind
+from isc_jobs.spec.errors import DataError
+from isc_jobs.spec.weights import check_weights
 
 _SHOWN = 8
 _DEEPEST = 20  # levels of values within args
@@ -60,14 +60,7 @@ def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint of any layout; raises UsageError for no file, DataError for what is not one or would run code."""
-    try:
-        with path.open("rb") as file:
-            kind = weights_kind(file.read(HEAD_BYTES))
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {path}: no such file") from error
-    except OSError as error:
-        raise UsageError(f"weights {path}: {error.strerror}") from error
-    return _open_safetensors(path) if kind == "safetensors" else _open_pickled(path)
+    return _open_safetensors(path) if check_weights(path) == "safetensors" else _open_pickled(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -83,7 +76,7 @@ def _open_pickled(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise DataError(f"weights {path} are refused: they hold more than tensors and plain values") from error
     except _UNREADABLE as error:
-        raise DataError(f"weights {path} are no checkpoint: {_brief(error)}") from error
+        raise DataError(f"weights {path}: the file is cut short or damaged ({_brief(error)})") from error
     if _is_tensors(loaded) and loaded:
         return Checkpoint("bare", _without_prefix(path, loaded))
     if not isinstance(loaded, dict) or not _is_tensors(loaded.get("state_dict")):
@@ -106,7 +99,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         epoch, args = (json.loads(metadata.get(key, "null")) for key in ("epoch", "args"))
     except (SafetensorError, *_UNREADABLE) as error:
-        raise DataError(f"weights {path} are no safetensors file: {_brief(error)}") from error
+        raise DataError(f"weights {path}: the safetensors file is cut short or damaged ({_brief(error)})") from error
     return Checkpoint(
         "safetensors",
         _without_prefix(path, tensors),
@@ -195,14 +188,10 @@ def find_misfit(model: nn.Module, given: Mapping[str, Tensor]) -> Misfit:
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a checkpoint strictly; raises DataError that lists missing, unexpected and misshapen names."""
-    load_tensors(model, read_checkpoint(path), path.name)
-
-
-def load_tensors(model: nn.Module, given: Mapping[str, Tensor], name: str) -> None:
-    """Load tensors of the file ``name`` strictly; raises DataError as ``load_weights``."""
+    given = read_checkpoint(path)
     misfit = find_misfit(model, given)
     if misfit:
-        raise DataError(f"weights {name} are of another model than asked for: {misfit}")
+        raise DataError(f"weights {path.name} are of another model than asked for: {misfit}")
     model.load_state_dict(given)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.training.checkpoint import Checkpoint, open_checkpoint, with_prefix, write_safetensors
-from isc_jobs.training.inference import ModelFacts, misfit, read_facts
+from isc_jobs.training.inference import ModelFacts, explain, misfit, read_facts
 from isc_jobs.vision.model import DescriptorModel
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -37,7 +37,12 @@ def inspect_file(path: Path, arch: str | None = None) -> dict[str, Any]:
         return found | {"loads": False, "reason": str(error)}
     model = {"resolved_arch": facts.arch, "dimensions": facts.dimensions, "input_size": facts.input_size}
     listed = {"missing": names.missing, "unexpected": names.unexpected, "misshapen": names.misshapen}
-    return found | model | {"loads": not names, "reason": str(names)} | listed
+    return (
+        found
+        | model
+        | {"loads": not names, "reason": explain(names, checkpoint, facts, arch) if names else ""}
+        | listed
+    )
 
 
 def _parameters(checkpoint: Checkpoint) -> int:
@@ -69,7 +74,7 @@ def convert_file(path: Path, out: Path, arch: str | None = None) -> ModelFacts:
     facts = read_facts(checkpoint, arch)
     names = misfit(checkpoint, facts)
     if names:
-        raise DataError(f"weights {path.name} do not load into {facts.arch}: {names}; --arch names another model")
+        raise DataError(f"weights {path.name} do not load: {explain(names, checkpoint, facts, arch)}")
     with torch.device("meta"):
         order = list(DescriptorModel(facts.arch, facts.dimensions, facts.gem_p).state_dict())
     named = checkpoint.arch if arch is None and checkpoint.arch is not None else facts.arch

@@ -39,7 +39,7 @@ def export_onnx(path: Path, out: Path, arch: str | None = None, input_size: int 
     """
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"{' and '.join(absent)} not installed: pip install 'isc-jobs[onnx]'")
+        raise UsageError(f"{' and '.join(absent)} not installed: pip install -e '.[onnx]' in the checkout")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: {out.parent} is not a folder: make it first")
     model, facts = load_model(path, arch, input_size)

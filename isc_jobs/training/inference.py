@@ -8,7 +8,7 @@ import torch
 
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.training.checkpoint import Checkpoint, Misfit, find_misfit, load_tensors, open_checkpoint
+from isc_jobs.training.checkpoint import Checkpoint, Misfit, find_misfit, open_checkpoint
 from isc_jobs.vision.model import DescriptorModel, resolve_backbone
 
 _LEAST_SIZE = 32
@@ -58,6 +58,13 @@ def misfit(checkpoint: Checkpoint, facts: ModelFacts) -> Misfit:
     return find_misfit(model, checkpoint.tensors)
 
 
+def explain(names: Misfit, checkpoint: Checkpoint, facts: ModelFacts, arch: str | None) -> str:
+    """Why tensors do not load into the model of ``facts``; ``arch``: as given."""
+    if arch is None and checkpoint.arch is None:
+        return f"the file names no architecture and {facts.arch} was assumed, give its own with --arch: {names}"
+    return f"into {facts.arch}: {names}"
+
+
 def load_model(
     path: Path, arch: str | None = None, input_size: int | None = None
 ) -> tuple[DescriptorModel, ModelFacts]:  # fmt: skip
@@ -65,5 +72,8 @@ def load_model(
     checkpoint = open_checkpoint(path)
     facts = read_facts(checkpoint, arch, input_size)
     model = DescriptorModel(facts.arch, facts.dimensions, facts.gem_p)
-    load_tensors(model, checkpoint.tensors, path.name)
+    names = find_misfit(model, checkpoint.tensors)
+    if names:
+        raise DataError(f"weights {path.name} do not load: {explain(names, checkpoint, facts, arch)}")
+    model.load_state_dict(checkpoint.tensors)
     return model.eval(), facts

@@ -91,6 +91,25 @@ def test_a_lost_shard_makes_the_stage_run_again(data: Path, store: Path) -> None
 
 
 @pytest.mark.xdist_group("faults")
+def test_the_log_of_a_running_stage_is_read_where_it_runs(data: Path, store: Path) -> None:
+    arguments = run_all(data, store, *V83, "--set", "trainings.v83.sample_size=3200")
+    controller = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for(store, "checkpoints/*/step-000000002/marker.json")
+        log = isc_jobs("logs", "test", "train-v83", "--store", store)
+        assert (log.returncode, "rank 0 of 1 on cpu" in log.stdout) == (0, True)
+        assert not list(store.glob("runs/test/train-v83/*/log-0.txt.gz"))  # it has not ended
+        elsewhere = isc_jobs("logs", "test", "train-v83", "--store", store, env={"ISC_JOBS_WORK": str(store.parent)})
+        assert (elsewhere.returncode, "on the machine or in the cluster where it runs" in elsewhere.stderr) == (
+            64,
+            True,
+        )
+    finally:
+        controller.terminate()
+        controller.communicate(timeout=60)
+
+
+@pytest.mark.xdist_group("faults")
 def test_a_cancelled_run_keeps_a_checkpoint_a_damaged_one_is_passed_over(data: Path, store: Path) -> None:
     arguments = run_all(data, store, *V83, "--set", "trainings.v83.sample_size=320")
     controller = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True)

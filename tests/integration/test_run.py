@@ -138,7 +138,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
     ("arguments", "code", "sentence"),
     [
         (["run-all", "--profile", "nothing", "--source", "."], 64, "unknown profile"),
-        (["run-all", "--profile", "demo"], 64, "no cluster is configured: give --source"),
+        (["run-all", "--profile", "demo"], 64, "no cluster is configured: set KUBECONFIG, or give --source"),
         (["run-all", "--profile", "demo", "--source", "/absent"], 64, "is not a folder"),
         (["run-all", "--nonsense"], 64, "--help"),
         (["status", "absent"], 64, "no run 'absent'"),
@@ -162,7 +162,7 @@ def test_a_plan_that_cannot_run_is_refused_and_writes_nothing(data: Path, tmp_pa
     early = isc_jobs(*run_all(data, store, "--from", "extract", "--dry-run"))
     assert (early.returncode, "needs download, which is not finished" in early.stderr) == (64, True)
     text = isc_jobs(*run_all(data, store, "--weights", __file__, "--dry-run"))
-    assert (text.returncode, "is no PyTorch checkpoint" in text.stderr) == (64, True)
+    assert (text.returncode, "is no PyTorch checkpoint" in text.stderr) == (65, True)
     assert not store.exists()
 
 

@@ -164,7 +164,7 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path: Path, change: str) -> N
         "args": data.replace(b'"args":"{}"', b'"args":"{!"'),
     }[change]
     path.write_bytes(data)
-    with pytest.raises(DataError, match="no safetensors file"):
+    with pytest.raises(DataError, match="the safetensors file is cut short or damaged"):
         open_checkpoint(path)
 
 
@@ -208,7 +208,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.pth.tar"
     torch.save({"state_dict": _model(500).state_dict()}, path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="no checkpoint"):
+    with pytest.raises(DataError, match="the file is cut short or damaged"):
         read_checkpoint(path)
 
 

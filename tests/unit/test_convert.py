@@ -127,7 +127,8 @@ def test_names_that_do_not_fit_are_listed(tmp_path: Path, capsys: pytest.Capture
     torch.save(content, path)
     assert main(["checkpoint", "inspect", str(path)]) == 65
     shown = capsys.readouterr().out
-    assert "loads       NOT: 1 missing: bn.bias; 1 unexpected: extra; 1 of another shape: bn.weight" in shown
+    assert "loads       NOT: into tf_efficientnet_lite0: 1 missing: bn.bias; 1 unexpected: extra" in shown
+    assert "; 1 of another shape: bn.weight" in shown
     for line in ("  missing: bn.bias", "  unexpected: extra", "  misshapen: bn.weight"):
         assert line in shown.splitlines()
     with pytest.raises(DataError, match=r"1 missing: bn\.bias"):
@@ -150,7 +151,11 @@ def test_a_file_of_another_model_is_said_to_be_none(tmp_path: Path) -> None:
         (lambda path: (path, path.with_name("y.tar")), UsageError, "expected .pth.tar"),
         (lambda path: (path, path.parent / "absent/y.pth"), UsageError, "absent is not a folder"),
         (lambda path: (path.with_name("absent"), path.with_name("y.pth")), UsageError, "no such file"),
-        (lambda path: (path.parent, path.with_name("y.pth")), UsageError, "Is a directory"),
+        (
+            lambda path: (path.parent, path.with_name("y.pth")),
+            UsageError,
+            "a folder was found, expected a file; it holds .*pth",
+        ),
     ],
 )
 def test_a_wrong_name_is_a_usage_error(
@@ -184,6 +189,8 @@ def test_what_a_training_here_writes_needs_no_settings(tmp_path: Path) -> None:
     assert load_model(path, input_size=64)[1].input_size == 64
     bare = tmp_path / "bare.pth"
     convert_file(path, bare)
-    with pytest.raises(DataError, match="another model than asked for"):
+    with pytest.raises(
+        DataError, match=r"names no architecture and tf_efficientnetv2_m.* was assumed, give its own with --arch"
+    ):
         load_model(bare)  # the profile's backbone is not this file's
     load_weights(DescriptorModel(ARCH, 64, 3.0), bare)

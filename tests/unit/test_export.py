@@ -74,5 +74,5 @@ def test_without_the_extra_the_sentence_says_what_to_install(
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
     assert main(["export", "--weights", str(weights[0]), "--out", str(tmp_path / "m.onnx")]) == 64
-    assert "onnxscript not installed: pip install 'isc-jobs[onnx]'" in capsys.readouterr().err
+    assert "onnxscript not installed: pip install -e '.[onnx]' in the checkout" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +186,7 @@ def found_of(matches: Matches, pictures: list[Picture], threshold: float | None 
     named = {found.id: found for found in pictures}
     curve = Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]))
     return Found(
-        matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5),
+        matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5, 1),
         pictures={"queries": named, "references": named}, bad=[("queries", "<b>.jpg", "empty file")] * bad, model={},
     )  # fmt: skip
 
@@ -214,8 +215,25 @@ def test_files_show_matches_threshold_curve_and_bad_pictures(tmp_path: Path) -> 
     assert "the first 50 of 60" in html
     assert 'class="c4 dashed"' in html  # the threshold in the chart
     assert "60 pictures could not be used" in "\n".join(lines)
-    assert "100% of pairs are right and 50% of copies are found" in "\n".join(lines)
+    assert "100% of 1 pairs are right (at least 27% with 95% confidence) and 50% of copies" in "\n".join(lines)
+    assert "3 queries searched among 3 references" in html
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bad.csv", "m.csv", "m.html", "m.json", "photos"]
+
+
+def test_a_bad_picture_is_not_counted_as_searched(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "photos" / name)
+    found = found_of(Matches(["a.png"], ["b.png"], np.array([-0.3])), list_pictures(tmp_path / "photos").pictures, -0.1)
+    list(write_found(tmp_path / "m.csv", replace(found, bad=[("queries", "b.png", "empty file")]), MATCHING))
+    assert "1 queries searched among 2 references" in (tmp_path / "m.html").read_text()
+
+
+@pytest.mark.parametrize(("right", "pairs"), [(10, 10), (90, 100), (1, 5), (270, 300)])
+def test_a_share_of_few_pairs_is_said_to_be_unsure(right: int, pairs: int) -> None:
+    """Were the bound true, so many right ones would be 1.645 standard deviations above what is expected."""
+    bound = Threshold(-0.1, "ground truth", right / pairs, 0.5, pairs).least_precision
+    assert bound is not None
+    assert (right - pairs * bound) / np.sqrt(pairs * bound * (1 - bound)) == pytest.approx(1.6449)
 
 
 def test_without_a_threshold_nothing_is_called_a_copy_and_that_is_said(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
     ("override", "sentence"),
     [
         ("trainings.v83.rate=1", "trainings.v83.rate: unknown key"),
+        ("trainings.v83.epoch=1", "trainings.v83.epoch: unknown key, is epochs meant?"),
         ("extract.batch=many", "extract.batch: input should be a valid integer (found 'many')"),
         ("extract.batch=0", "extract.batch: input should be greater than 0 (found 0)"),
         ("trainings.v86.start=v98", "v86.start is 'v98', expected one of pretrained, v83"),
@@ -97,7 +98,8 @@ def test_a_file_extends_a_profile(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         ("extends: 3", "expected a profile name or file"),
         ("extends: own.yaml", "extends itself"),
-        ("{}", "missing"),
+        ("{}", "keys are missing: a file that changes some has a line 'extends: isc21'"),
+        ("extend: demo", "extend: unknown key, is extends meant\\?; .*keys are missing"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

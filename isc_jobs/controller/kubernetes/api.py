@@ -28,11 +28,12 @@ class Api:
         self.namespace = namespace
         try:
             in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
-            load: Any = config.load_incluster_config if in_a_pod else config.load_config  # untyped
+            load: Any = config.load_incluster_config if in_a_pod else config.load_kube_config  # untyped
             load()
         except config.ConfigException as error:
             raise UsageError(
-                "no cluster is configured: give --source and --store for a run on this machine, or set KUBECONFIG"
+                "no cluster is configured: set KUBECONFIG, or give --source and not --launcher kubernetes for a run on "
+                "this machine"
             ) from error
         with _explained("discovery"):
             make: Any = dynamic.DynamicClient  # untyped
