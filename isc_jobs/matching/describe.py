@@ -29,6 +29,7 @@ from isc_jobs.store.progress import Progress
 from isc_jobs.training.inference import load_model
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
 from isc_jobs.vision.decode import BadImage, Encoded, Pixels
+from isc_jobs.vision.folding import fold_batch_norms
 from isc_jobs.vision.model import normalise
 from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.views import hard_view
@@ -82,6 +83,7 @@ class _Describer:
         settings = load_settings("isc21")
         self._job, self._settings = job, settings.matching
         self._model, facts = load_model(Path(job.weights), job.arch, job.input_size)
+        fold_batch_norms(self._model.backbone)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._precision = choose_precision("auto", self._device)
         self._model.to(self._device).to(memory_format=torch.channels_last)

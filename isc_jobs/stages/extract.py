@@ -23,6 +23,7 @@ from isc_jobs.stages.train import weights_file
 from isc_jobs.training.checkpoint import load_weights
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
 from isc_jobs.training.whitening import whiten_head
+from isc_jobs.vision.folding import fold_batch_norms
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
 from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
@@ -115,7 +116,9 @@ class _Extractor:
         self._precision = choose_precision(compute.precision, self._device)
         self._trained = "weights" in ctx.spec.inputs
         self._whitened = bool(ctx.spec.settings.get("whitened"))
-        self._model = self._load().eval().to(self._device).to(memory_format=torch.channels_last)
+        self._model = self._load().eval()
+        fold_batch_norms(self._model.backbone)
+        self._model.to(self._device).to(memory_format=torch.channels_last)
 
     def _load(self) -> DescriptorModel:
         settings = Model.model_validate(self._ctx.spec.settings["model"])
