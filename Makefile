@@ -12,7 +12,7 @@ PHOTOS ?= examples/photos
 DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-seeds bench-accuracy bench-flames images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-accuracy bench-flames images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -69,9 +69,6 @@ bench-s3: $(DEV) ## the same of download, checkpoints and controller (versitygw,
 	$(BIN)/python benchmarks/download.py --work .demo/s3
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/controller.py
-
-bench-seeds: $(DEV) ## the README's scores, three seeds (a quarter of an hour)
-	$(BIN)/python benchmarks/seeds.py
 
 bench-accuracy: $(DEV) ## what each training and option adds, three seeds (PHOTOS=DIR; hours, goes on where it was)
 	$(BIN)/python benchmarks/accuracy.py --photos "$(PHOTOS)" $(ARGS)

@@ -170,17 +170,32 @@ def score_descriptors(queries: Descriptors, references: Descriptors, truth: Grou
 
 
 def as_markdown(table: Table) -> str:
-    """Mean of the seeds, lowest and highest."""
-    rows = [f"| {name} | " + " | ".join(shown([pair[n] for pair in numbers]) for n in (0, 1)) + " |"
-            for name, numbers in table.items()]  # fmt: skip
-    return "\n".join(["| descriptors | uAP | recall at precision 90 |", "|---|---|---|", *rows, ""])
+    """Mean of the seeds, lowest and highest; for an option also what it adds to the plain runs of the same seeds."""
+    rows = ["| descriptors | uAP | added to uAP | recall at precision 90 |", "|---|---|---|---|"]
+    for name, numbers in table.items():
+        plain = plain_row(name)
+        added = [ours[0] - theirs[0] for ours, theirs in zip(numbers, table[plain], strict=True)] if plain else []
+        columns = (
+            shown([pair[0] for pair in numbers]),
+            shown(added, "+") if added else "",
+            shown([pair[1] for pair in numbers]),
+        )
+        rows.append(f"| {name} | {' | '.join(columns)} |")
+    return "\n".join([*rows, ""])
 
 
-def shown(values: list[float]) -> str:
-    """Mean (lowest-highest), one number where nothing differs."""
-    if max(values) - min(values) < 0.0005:
-        return f"{values[0]:.3f}"
-    return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+def plain_row(name: str) -> str | None:
+    """The row without the option that a row has; None if it has none."""
+    described = name.removesuffix(" + postprocess")
+    if described in OF_V98:
+        return "v98 + postprocess"
+    return "v107 + postprocess" if described.removeprefix("v107, ") in OPTIONS else None
+
+
+def shown(values: list[float], sign: str = "") -> str:
+    """Mean (lowest, highest), one number where nothing differs."""
+    mean, lowest, highest = (f"{value:{sign}.3f}" for value in (statistics.mean(values), min(values), max(values)))
+    return mean if lowest == highest else f"{mean} ({lowest}, {highest})"
 
 
 def isc_jobs(*arguments: object, log: Path | None = None) -> None:
