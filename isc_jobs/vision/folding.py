@@ -53,7 +53,7 @@ def _pairs(model: nn.Module) -> list[_Pair]:
             hooks.append(module.register_forward_pre_hook(lambda norm, x: taken.append((norm, x[0].grad_fn))))
     try:
         with torch.inference_mode(mode=False), torch.enable_grad():
-            uses = _uses(model(torch.randn(_PROBE).requires_grad_()))
+            uses = _uses(model(torch.zeros(_PROBE).requires_grad_()))
     finally:
         for hook in hooks:
             hook.remove()
@@ -63,9 +63,9 @@ def _pairs(model: nn.Module) -> list[_Pair]:
 
 
 def _uses(outputs: Sequence[Tensor]) -> Counter[_Node]:
-    """How often the outputs depend on each node directly."""
-    uses: Counter[_Node] = Counter()
+    """How often each node is an output, or something that the outputs depend on has it as an input."""
     waiting: list[_Node] = [output.grad_fn for output in outputs]
+    uses: Counter[_Node] = Counter(waiting)
     seen = set(waiting)
     while waiting:
         for node, _ in waiting.pop().next_functions:

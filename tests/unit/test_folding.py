@@ -83,7 +83,15 @@ class _Recurrent(_Branching):
         return [self.bn(self.conv(x)) + self.conv(x)]
 
 
-@pytest.mark.parametrize("kind", [_Branching, _Recurrent])
+class _Returning(_Branching):
+    """The convolution's output is an output itself."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.conv(x)
+        return [y, self.bn(y)]
+
+
+@pytest.mark.parametrize("kind", [_Branching, _Recurrent, _Returning])
 def test_what_would_change_the_result_is_left_as_it_is(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = with_statistics(kind())
