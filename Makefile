@@ -8,11 +8,12 @@ ACCELERATOR ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 LOCK := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
 DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
-PHOTOS ?= examples/photos
-DEMO ?= .demo
+# What may hold any name reaches the recipes as the environment, not as text of a shell.
+export PHOTOS ?= examples/photos
+export DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-slow test-cluster lint lock bench bench-s3 bench-accuracy bench-flames images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster chaos fuzz lint lock audit bench bench-s3 bench-accuracy bench-flames images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -32,9 +33,9 @@ $(DEV): $(VENV)/bin/uv
 	@touch $@ $(USE)
 
 demo: $(USE) ## run all stages on real photos (PHOTOS=DIR for your own) and write the report
-	$(BIN)/isc-jobs dataset make "$(PHOTOS)" --out "$(DEMO)/dataset-$(notdir $(abspath $(PHOTOS)))"
-	$(BIN)/isc-jobs run-all --profile demo --source "$(DEMO)/dataset-$(notdir $(abspath $(PHOTOS)))" --store "$(DEMO)/store" \
-	  --run "demo" $(ARGS)
+	data="$$DEMO/dataset-$$(basename "$$(realpath -m -- "$$PHOTOS")")" && \
+	$(BIN)/isc-jobs dataset make --out "$$data" -- "$$PHOTOS" && \
+	$(BIN)/isc-jobs run-all --profile demo --source "$$data" --store "$$DEMO/store" --run demo $(ARGS)
 
 test: $(DEV) ## run the tests with branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
@@ -43,8 +44,16 @@ test-slow: $(DEV) ## the tests that take long: 100,000 hard views of odd picture
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 test-cluster: $(DEV) ## build the images and test on the cluster of KUBECONFIG, TEST_REGISTRY and AWS_ENDPOINT_URL_S3
-	REGISTRY=$(TEST_REGISTRY) ACCELERATOR=cpu images/build
-	$(BIN)/python -m pytest tests/cluster tests/contract/test_api.py $(ARGS)
+	REGISTRY="$(TEST_REGISTRY)" ACCELERATOR=cpu images/build
+	$(BIN)/python -m pytest tests/cluster tests/contract/test_api.py tests/chaos/test_api_faults.py tests/chaos/test_crash_cluster.py $(ARGS)
+
+chaos: $(DEV) ## kill and spoil everything, everywhere: the table of docs/reliability.md (hours; ARGS='-k stage' for a part)
+	mkdir -p .demo && rm -f .demo/chaos.jsonl
+	CHAOS=all CHAOS_TALLY=.demo/chaos.jsonl $(BIN)/python -m pytest tests/chaos tests/cluster/test_cluster_disruptions.py $(ARGS)
+	$(BIN)/python tests/chaos/tally.py .demo/chaos.jsonl docs/reliability.md
+
+fuzz: $(DEV) ## damaged inputs for every parser, by coverage (SECONDS=3600; what breaks one is left in .demo/fuzz)
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),3600) $(ARGS)
 
 lint: $(DEV) ## style, types, import rules
 	$(BIN)/ruff format --check .
@@ -56,7 +65,13 @@ lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 	  --extra cpu --extra gpu --extra search --extra cluster --extra weights --extra demo --extra onnx --extra dev --output-file constraints.txt
 
-bench: $(DEV) ## speed beside what one would use instead (half an hour, on a machine that does nothing else)
+audit: $(DEV) ## look for published vulnerabilities of all pinned packages (needs pypi.org; fails where it cannot ask)
+	$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 pip-audit --strict --progress-spinner off --disable-pip --no-deps \
+	  --requirement constraints.txt || { echo "audit: NOT PASSED: a vulnerability is named above, or a package that \
+	could not be looked up at pypi.org" >&2; exit 1; }
+
+bench: $(DEV) ## speed beside what one would use instead (ten minutes, on a machine that does nothing else)
+	$(BIN)/python benchmarks/machine.py
 	$(BIN)/python benchmarks/views_speed.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/loss.py
@@ -71,7 +86,7 @@ bench-s3: $(DEV) ## the same of download, checkpoints and controller (versitygw,
 	$(BIN)/python benchmarks/controller.py
 
 bench-accuracy: $(DEV) ## what each training and option adds, three seeds (PHOTOS=DIR; hours, goes on where it was)
-	$(BIN)/python benchmarks/accuracy.py --photos "$(PHOTOS)" $(ARGS)
+	$(BIN)/python benchmarks/accuracy.py --photos "$$PHOTOS" $(ARGS)
 
 bench-flames: $(DEV) ## where training and extraction spend their time: docs/flames-*.svg
 	$(BIN)/python benchmarks/flames.py
@@ -87,4 +102,4 @@ undeploy: ## remove the namespace with all its runs; the store stays
 	k8s/deploy --delete
 
 clean: ## remove the environment and the demo
-	rm -rf $(VENV) $(DEMO)
+	rm -rf -- $(VENV) "$$DEMO"

@@ -33,7 +33,8 @@ LETTERS = {"train_images": "T{:06d}", "reference_images": "R{:06d}", "query_imag
            "query_images_phase2": "Q{:05d}"}  # fmt: skip
 SIDE = 64
 SETTINGS = (
-    "model.backbone=test_efficientnet", "model.pretrained=none", "model.head=random", "extract.input_size=32",
+    "model.backbone=test_efficientnet", "model.pretrained=none", "model.head=whitened", "model.dimensions=64",
+    "extract.input_size=32",
     "trainings.v83.epochs=1", "trainings.v83.sample_size=null", "trainings.v83.restart_epoch=null",
     "trainings.v83.seeds=[9]", "trainings.v83.input_size=32", "trainings.v83.global_batch=20",
     "compute.checkpoint_every_steps=auto", "data.shard_megabytes=1",

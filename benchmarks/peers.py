@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pylibmagic  # noqa: F401 - carries the libmagic that AugLy asks for
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageFont
 from torch import Tensor
 from torchvision import transforms
 
@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 
 augly: Any = _augly  # it is only partly typed
 _Image = Image.Image
+ImageFont.core.HAVE_RAQM = False  # type: ignore[union-attr] # whose layout of some of AugLy's fonts fails, where libfribidi is installed
 
 
 class PeerViews:

@@ -20,14 +20,18 @@ BUCKET = "benchmark"
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[Any]:
-    """A client of a running server that holds the bucket; a server of our own keeps its objects in ``folder``."""
-    if "AWS_ENDPOINT_URL_S3" in os.environ:
+def s3_server(folder: Path, access_log: Path | None = None) -> Iterator[Any]:
+    """A client of a running server that holds the bucket; a server of our own keeps its objects in ``folder``.
+
+    With an ``access_log``, where it notes every request, it is one of our own in any case.
+    """
+    if "AWS_ENDPOINT_URL_S3" in os.environ and access_log is None:
         yield _with_bucket()
         return
     program = shutil.which("versitygw")
     if program is None:
         sys.exit(f"no S3 server: {__doc__}")
+    folder = folder.resolve()
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     (folder / "accounts").mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -37,7 +41,8 @@ def s3_server(folder: Path) -> Iterator[Any]:
         "AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark-secret",
     }  # fmt: skip
     accounts = {"ROOT_ACCESS_KEY_ID": "benchmark", "ROOT_SECRET_ACCESS_KEY": "benchmark-secret"}
-    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "--iam-dir", str(folder / "accounts"),
+    noted = [] if access_log is None else ["--access-log", str(access_log)]
+    command = [program, "--quiet", *noted, "--port", f"127.0.0.1:{port}", "--iam-dir", str(folder / "accounts"),
                "posix", str(folder / "objects")]  # fmt: skip
     server = subprocess.Popen(command, env=os.environ | accounts, stdout=subprocess.DEVNULL)
     try:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from isc_jobs import __version__, commands
 from isc_jobs.spec.errors import ExitCode, IscJobsError
+from isc_jobs.spec.plain import plain
 
 _EXAMPLES = """examples:
   isc-jobs dataset make ~/Pictures --out bench
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """A wrong command line is one sentence and exit code 64."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: {plain(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(int(ExitCode.USAGE))
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.command(parsed))
     except IscJobsError as error:
-        print(f"isc-jobs: {error}", file=sys.stderr)
+        print(f"isc-jobs: {plain(str(error))}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
         print("isc-jobs: interrupted", file=sys.stderr)

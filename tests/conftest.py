@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import PHOTOS, isc_jobs
+from commands import PHOTOS, isc_jobs, run_all
 from deployment import deployment
 
 __all__ = ["data", "deployment"]
@@ -21,11 +23,42 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a whole run; to be left as it is."""
+    store = tmp_path_factory.mktemp("finished") / "store"
+    ran = isc_jobs(*run_all(data, store))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return store
+
+
+@pytest.fixture(scope="session")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small photos in shards, as download leaves them."""
     from photo_samples import write_photos
 
     return write_photos(tmp_path_factory.mktemp("photos") / "data")
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB of its own."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("mounting a small file system needs more rights")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def fresh_credentials() -> Iterator[None]:
+    """S3 clients made in the test find credentials anew: their session keeps those that it found first."""
+    from isc_jobs.store import s3
+
+    s3._session.cache_clear()
+    yield
+    s3._session.cache_clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import argparse
 
 from isc_jobs.spec.errors import ExitCode
+from isc_jobs.spec.plain import plain
 
 
 def dataset_make(arguments: argparse.Namespace) -> int:
@@ -10,7 +11,9 @@ def dataset_make(arguments: argparse.Namespace) -> int:
     from isc_jobs.datasets.make import make_dataset
 
     counts = make_dataset(arguments.photos, arguments.out, arguments.seed, arguments.edits)
-    print(f"{arguments.out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    print(
+        plain(f"{arguments.out}: ") + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    )
     return int(ExitCode.OK)
 
 

@@ -6,6 +6,7 @@ from types import FrameType
 from typing import NoReturn
 
 from isc_jobs.spec.errors import ExitCode, Terminated
+from isc_jobs.spec.plain import plain
 
 
 def match(arguments: argparse.Namespace) -> int:
@@ -21,7 +22,7 @@ def match(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         for line in find_copies(request):
-            print(line)
+            print(plain(line))
     finally:
         signal.signal(signal.SIGTERM, before)
     return int(ExitCode.OK)

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isc_jobs.spec.address import check_address
 from isc_jobs.spec.errors import ExitCode, UsageError
+from isc_jobs.spec.plain import plain, plain_lines
 from isc_jobs.spec.weights import check_weights
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) ->
     arguments.store = arguments.store or os.environ.get("ISC_JOBS_STORE")
     if launcher == "kubernetes":
         settings = _deployed(arguments, settings.cluster.namespace)
-    arguments.store = arguments.store or _FOLDER
+    arguments.store = check_address("--store", arguments.store or _FOLDER)
     run = check_run_name(arguments.run or Path(arguments.profile).stem)
     if arguments.source is None:
         raise UsageError("--source is missing: give the folder or s3://bucket/prefix that holds the pictures")
@@ -148,14 +150,13 @@ def check(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.check import check_cluster
     from isc_jobs.controller.request import pipeline_of
-    from isc_jobs.spec.settings import Settings
 
     arguments.launcher = "kubernetes"
     request = _request(arguments)
-    cluster = Settings.model_validate(request.settings).cluster
+    cluster = request.checked_settings().cluster
     complete = True
     for found, sentence in check_cluster(Api(cluster.namespace), pipeline_of(request), cluster, arguments.store):
-        print(f"{_FOUND[found]:<8} {sentence}", flush=True)
+        print(f"{_FOUND[found]:<8} {plain(sentence)}", flush=True)
         complete = complete and found is not False
     return int(ExitCode.OK if complete else ExitCode.USAGE)
 
@@ -166,10 +167,9 @@ def render(arguments: argparse.Namespace) -> int:
 
     from isc_jobs.controller.manifests import attempt_objects, run_owner
     from isc_jobs.controller.request import pipeline_of, wanted_part
-    from isc_jobs.spec.settings import Settings
 
     request = _request(arguments)
-    cluster = Settings.model_validate(request.settings).cluster
+    cluster = request.checked_settings().cluster
     objects = [run_owner(request.run, arguments.store, cluster)]
     for stage in wanted_part(pipeline_of(request), request):
         objects += attempt_objects(stage.spec(request.run, 1, arguments.store), cluster)
@@ -232,7 +232,7 @@ def logs(arguments: argparse.Namespace) -> int:
         log = _live_log(store, request, stage, number, rank)
     if log is None:
         raise no_log(store, run, stage, number, rank)
-    sys.stdout.write(log)
+    sys.stdout.write(plain_lines(log))
     return int(ExitCode.OK)
 
 
@@ -245,9 +245,8 @@ def _live_log(store: "Store", request: "Request", stage: str, number: int, rank:
     from isc_jobs.controller.attempts import read_spec
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.logs import controller_log, live_log
-    from isc_jobs.spec.settings import Settings
 
-    cluster = Settings.model_validate(request.settings).cluster
+    cluster = request.checked_settings().cluster
     api = Api(cluster.namespace)
     if stage == "controller":
         said = controller_log(api, request.run)
@@ -258,8 +257,9 @@ def _live_log(store: "Store", request: "Request", stage: str, number: int, rank:
 def cancel(arguments: argparse.Namespace) -> int:
     """End a run; returns when it has ended. If its controller has gone, what it left is ended here."""
     import time
+    from contextlib import suppress
 
-    from isc_jobs.controller.lease import is_held
+    from isc_jobs.controller.lease import LeaseHeld, is_held
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.status import has_ended, request_cancel
 
@@ -267,9 +267,11 @@ def cancel(arguments: argparse.Namespace) -> int:
     print(request_cancel(store, arguments.run), flush=True)
     while not has_ended(store, arguments.run):
         if not is_held(store, arguments.run, time.time()):
-            _controller(store, read_manifest(store, arguments.run)[0].request).cancel()
+            with suppress(LeaseHeld):  # a successor has come meanwhile: it reads the wish
+                _controller(store, read_manifest(store, arguments.run)[0].request).cancel()
         time.sleep(1)
     request = read_manifest(store, arguments.run)[0].request
     if request.launcher == "kubernetes" and not is_held(store, arguments.run, time.time()):
-        _controller(store, request).settle()  # of a run whose controller died before it had tidied
+        with suppress(LeaseHeld):  # a successor tidies
+            _controller(store, request).settle()  # of a run whose controller died before it had tidied
     return int(ExitCode.OK)

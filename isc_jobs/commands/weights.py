@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from isc_jobs.spec.errors import ExitCode, UsageError
+from isc_jobs.spec.plain import plain
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -16,7 +17,7 @@ def checkpoint_inspect(arguments: argparse.Namespace) -> int:
     import json
 
     found = _converter().inspect_file(arguments.file, arguments.arch)
-    print(json.dumps(found, indent=1) if arguments.json else "\n".join(_lines(found)))
+    print(json.dumps(found, indent=1) if arguments.json else "\n".join(map(plain, _lines(found))))
     return int(ExitCode.OK if found["loads"] else ExitCode.DATA)
 
 
@@ -32,7 +33,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if resolved:
         lines += [f"dimensions  {found['dimensions']}", f"input size  {found['input_size']}"]
     lines += [f"optimizer   {'yes' if found['optimizer'] else 'no'}", f"loads       {_verdict(found)}"]
-    for kind in ("missing", "unexpected", "misshapen"):
+    for kind in ("missing", "unexpected", "misshapen", "mistyped"):
         names = found.get(kind, [])
         lines += [f"  {kind}: {name}" for name in names[:_NAMES_SHOWN]]
         lines += [f"  {kind}: … {len(names) - _NAMES_SHOWN} more"] if len(names) > _NAMES_SHOWN else []
@@ -48,7 +49,7 @@ def _verdict(found: dict[str, Any]) -> str:
 def checkpoint_convert(arguments: argparse.Namespace) -> int:
     """Write a weights file in another layout."""
     facts = _converter().convert_file(arguments.file, arguments.out, arguments.arch)
-    print(f"{arguments.out}: {facts.arch}, {facts.dimensions} dimensions")
+    print(plain(f"{arguments.out}: {facts.arch}, {facts.dimensions} dimensions"))
     return int(ExitCode.OK)
 
 
@@ -67,7 +68,7 @@ def export(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
     for name, value in export_onnx(arguments.weights, arguments.out, arguments.arch, arguments.input_size).items():
-        print(f"{name:<16}{value}")
+        print(plain(f"{name:<16}{value}"))
     return int(ExitCode.OK)
 
 

@@ -4,11 +4,24 @@ import gzip
 import json
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from isc_jobs.controller.lease import LeaseLost
 from isc_jobs.controller.plan import Attempt
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.stage import StageSpec, attempt_prefix
 from isc_jobs.store import Conflict, NotFound, Store
+
+
+class _Progress(BaseModel):
+    """What is read of an attempt's progress."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    step: int
+    total: int
+    rate: float
+    eta_s: float
 
 
 def claim(store: Store, spec: StageSpec) -> None:
@@ -22,11 +35,22 @@ def claim(store: Store, spec: StageSpec) -> None:
 
 
 def read_spec(store: Store, run: str, stage: str, number: int) -> StageSpec:
-    """The specification of an attempt, as it was claimed; raises UsageError if there is no such attempt."""
+    """The specification of an attempt, as it was claimed; raises UsageError for no attempt, DataError if damaged."""
+    key = f"{attempt_prefix(run, stage, number)}/spec.json"
     try:
-        return StageSpec.model_validate_json(store.get(f"{attempt_prefix(run, stage, number)}/spec.json")[0])
+        return StageSpec.parse(store.get(key)[0], f"{store.uri}: {key}")
     except NotFound as error:
         raise UsageError(f"{stage} of run {run} has no attempt {number}") from error
+
+
+def used_numbers(store: Store, run: str) -> dict[str, int]:
+    """The highest attempt number of each stage, so that none is used twice."""
+    used: dict[str, int] = {}
+    for info in store.list(f"runs/{run}/"):
+        stage, _, rest = info.key.removeprefix(f"runs/{run}/").partition("/attempt-")
+        if rest.endswith("/spec.json"):
+            used[stage] = max(used.get(stage, 0), int(rest.split("/")[0]))
+    return used
 
 
 def controller_log_key(run: str) -> str:
@@ -40,19 +64,20 @@ def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str
     states = []
     for info in infos:
         try:
-            states.append(json.loads(store.get(info.key)[0]))
-        except NotFound:  # the attempt was begun anew
+            states.append(_Progress.model_validate_json(store.get(info.key)[0]))
+        except (NotFound, ValidationError):  # the attempt was begun anew; what is damaged is written anew in a moment
             continue
     tag = " ".join(info.etag for info in infos)
     if not states:
         return None, tag
-    summed = {name: sum(state[name] for state in states) for name in ("step", "total", "rate")}
-    return summed | {"eta_s": max(state["eta_s"] for state in states)}, tag
+    summed = {name: sum(getattr(state, name) for state in states) for name in ("step", "total", "rate")}
+    return summed | {"eta_s": max(state.eta_s for state in states)}, tag
 
 
 def keep_logs(store: Store, spec: StageSpec, ended: Attempt, logs: dict[int, bytes]) -> None:
     """Write the log of every process by its rank, then how the attempt ended."""
     for rank, text in sorted(logs.items()):
         store.put(f"{spec.prefix}/log-{rank}.txt.gz", gzip.compress(text, mtime=0))
-    content = json.dumps({"exit_code": ended.exit_code, "reason": ended.reason}).encode()
+    said = {name: getattr(ended, name) for name in ("exit_code", "reason", "pod", "evidence")}
+    content = json.dumps(said).encode()
     store.put(f"{spec.prefix}/termination.json", content)

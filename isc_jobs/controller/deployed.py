@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from isc_jobs.controller.podspec import Object
+from isc_jobs.spec.documents import parse_yaml
 from isc_jobs.spec.errors import UsageError
 
 NAME = "isc-jobs-settings"
@@ -27,10 +26,7 @@ def parse_deployed(found: Object | None) -> Deployed:
     parts = []
     overlays = sorted(name for name in data if name.endswith(".yaml") and name not in _LAST)
     for name in (*overlays, *_LAST):
-        try:
-            part = yaml.safe_load(data.get(name) or "")
-        except yaml.YAMLError as error:
-            raise UsageError(f"ConfigMap {NAME}: {name} is not valid YAML: {' '.join(str(error).split())}") from error
+        part = parse_yaml(data.get(name) or "", f"ConfigMap {NAME}: {name}")
         if part is not None and not isinstance(part, dict):
             raise UsageError(f"ConfigMap {NAME}: {name} holds {type(part).__name__}, expected a mapping of settings")
         parts.append(part or {})

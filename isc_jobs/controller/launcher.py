@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from isc_jobs.controller.plan import Attempt
+from isc_jobs.spec.errors import ExitCode
 from isc_jobs.spec.stage import StageSpec
 
 
@@ -18,8 +19,8 @@ class Launcher(Protocol):
     def tidy(self) -> None:
         """Bring the logs of ended attempts into the store and remove what is left of them."""
 
-    def stop(self, stage: str, number: int, reason: str) -> None:
-        """End an attempt, with time for a checkpoint; nothing happens if it has ended."""
+    def stop(self, stage: str, number: int, reason: str, exit_code: int = ExitCode.TERMINATED) -> None:
+        """End an attempt, with time for a checkpoint; nothing happens if it has ended. It counts as this exit code."""
 
     def stop_all(self, reason: str) -> None:
         """End everything of the run."""

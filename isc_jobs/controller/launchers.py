@@ -6,14 +6,16 @@ from isc_jobs.controller.plan import Policy
 from isc_jobs.controller.request import Request
 from isc_jobs.controller.run import say
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.settings import Settings
 
 _OUTAGE_S = 900.0
 
 
 def policy_of(request: Request) -> Policy:
     """In a cluster stages go on while the controller waits for a store or an API server that is away."""
-    return Policy(patience_s=_OUTAGE_S if request.launcher == "kubernetes" else 0.0)
+    return Policy(
+        silence_s=request.checked_settings().compute.silence_seconds,
+        patience_s=_OUTAGE_S if request.launcher == "kubernetes" else 0.0,
+    )
 
 
 def make_launcher(store: FencedStore, request: Request) -> Launcher:
@@ -26,7 +28,7 @@ def make_launcher(store: FencedStore, request: Request) -> Launcher:
     from isc_jobs.controller.kubernetes.api import Api
     from isc_jobs.controller.kubernetes.launcher import KubernetesLauncher
 
-    cluster = Settings.model_validate(request.settings).cluster
+    cluster = request.checked_settings().cluster
     return KubernetesLauncher(store, request.run, cluster, Api(cluster.namespace), say)
 
 

@@ -1,54 +1,96 @@
-"""One controller a run: a lease in the store with an epoch that only grows, checked by every write of run state."""
+"""One controller a run: a lease in the store with an epoch that only grows, checked by every write of run state.
+
+Clocks of two machines are not compared: a lease of another machine's controller is watched for as long as a lease lasts
+before it is taken, as a living one prolongs it in that time (the way of Kubernetes' own leader election).
+"""
 
 import json
+import math
 import os
 import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
-from isc_jobs.spec.errors import TemporaryError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from isc_jobs.spec.errors import DataError, TemporaryError
+from isc_jobs.spec.stage import first_problem
 from isc_jobs.store import Conflict, NotFound, ObjectInfo, Store
 
 DURATION_S = 60.0
+_SKEW_S = 1800.0  # clocks differ by less: S3 refuses requests of those that are off by 15 minutes
+_LOOK_S = 2.0  # between looks at a lease that is watched
 
 
-class LeaseLost(TemporaryError):
+class _Held(BaseModel):
+    """Who holds the run, and until when (Unix seconds)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    host: str
+    pid: Annotated[int, Field(gt=0, lt=1 << 31)]
+    epoch: int
+    expires: float
+
+
+class LeaseHeld(TemporaryError):
+    """Another controller holds the run."""
+
+
+class LeaseLost(LeaseHeld):
     """Another controller has taken the run over: this one must not touch it any more."""
 
 
 class Lease:
     """Held from ``acquire`` to ``release``; ``renew`` now and then."""
 
-    def __init__(self, store: Store, run: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, run: str, now: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         """The lease of a run; times are Unix seconds."""
         self.epoch = 0
         self._store, self._key, self._run, self._now = store, f"runs/{run}/lease.json", run, now
+        self._sleep = sleep
         self._etag = ""
         self._renewed = 0.0
 
     def acquire(self) -> int:
-        """Take it; the new epoch. Raises TemporaryError if another controller lives."""
+        """Take it; the new epoch. Raises LeaseHeld if another controller lives."""
         try:
             data, etag = self._store.get(self._key)
         except NotFound:
             self.epoch = 1
             self._write(None)
             return self.epoch
-        held = json.loads(data)
-        if held["expires"] > self._now() and not _is_dead(held):
-            raise TemporaryError(
-                f"run {self._run!r} is held by another controller (process {held['pid']} on {held['host']}): "
+        held = _read(self._store, self._key, data)
+        if not _has_gone(held, self._now()) and (_lives_here(held, self._now()) or self._is_renewed(held, etag)):
+            raise LeaseHeld(
+                f"run {self._run!r} is held by another controller (process {held.pid} on {held.host}): "
                 "wait for it, cancel it, or choose another --run"
             )
-        self.epoch = int(held["epoch"]) + 1
+        self.epoch = held.epoch + 1
         self._write(etag)
         return self.epoch
 
+    def _is_renewed(self, held: _Held, etag: str) -> bool:
+        """Whether the lease is prolonged, or taken by another, while it is watched for as long as one lasts."""
+        print(
+            f"run {self._run!r} was held by process {held.pid} on {held.host}, and not given back: "
+            f"watching for {DURATION_S:.0f} s whether that controller lives", flush=True,
+        )  # fmt: skip
+        for _ in range(math.ceil(DURATION_S / _LOOK_S)):
+            self._sleep(_LOOK_S)
+            found = self._store.stat(self._key)
+            if found is None or found.etag != etag:
+                return True
+        return False
+
     def renew(self) -> None:
         """Prolong, once a third of its time is gone; raises LeaseLost if it was taken over."""
-        if self._now() - self._renewed > DURATION_S / 3:
+        if not 0 <= self._now() - self._renewed <= DURATION_S / 3:  # a clock may be set back
             self._write(self._etag)
 
     def release(self) -> None:
@@ -56,8 +98,8 @@ class Lease:
         self._write(self._etag, expires=0.0)
 
     def _write(self, etag: str | None, expires: float | None = None) -> None:
-        content = {"host": _host(), "pid": os.getpid(), "epoch": self.epoch,
-                   "expires": self._now() + DURATION_S if expires is None else expires}  # fmt: skip
+        until = self._now() + DURATION_S if expires is None else expires
+        content = _Held(host=_host(), pid=os.getpid(), epoch=self.epoch, expires=until).model_dump()
         condition = {"if_none_match": True} if etag is None else {}
         try:
             self._etag = self._store.put(self._key, json.dumps(content).encode(), if_match=etag, **condition)
@@ -107,12 +149,22 @@ class FencedStore:
 
 
 def is_held(store: Store, run: str, now: float) -> bool:
-    """Whether a controller holds the run at ``now`` (Unix seconds), as far as the lease tells."""
+    """Whether a controller holds the run at ``now`` (Unix seconds), as far as one look at the lease tells."""
+    key = f"runs/{run}/lease.json"
     try:
-        held = json.loads(store.get(f"runs/{run}/lease.json")[0])
+        held = _read(store, key, store.get(key)[0])
     except NotFound:
         return False
-    return bool(held["expires"] > now) and not _is_dead(held)
+    return now < held.expires <= now + DURATION_S + _SKEW_S and not _is_dead(held)
+
+
+def _read(store: Store, key: str, data: bytes) -> _Held:
+    try:
+        return _Held.model_validate_json(data)
+    except ValidationError as error:
+        raise DataError(
+            f"{store.uri}: {key} is damaged ({first_problem(error)}): delete it if no controller of this run lives"
+        ) from error
 
 
 def _host() -> str:
@@ -121,14 +173,25 @@ def _host() -> str:
     return f"{platform.node()}/{boot.read_text('ascii').strip()[:8] if boot.exists() else uuid.getnode()}"
 
 
-def _is_dead(held: dict[str, object]) -> bool:
+def _has_gone(held: _Held, now: float) -> bool:
+    """Whether the holder has given the lease back, or died, beyond doubt."""
+    doubt = 0.0 if held.host == _host() else _SKEW_S
+    return held.expires + doubt <= now or _is_dead(held)
+
+
+def _lives_here(held: _Held, now: float) -> bool:
+    """Whether the holder is a living process of this machine, by whose clock the lease has not ended."""
+    return held.host == _host() and now < held.expires <= now + DURATION_S
+
+
+def _is_dead(held: _Held) -> bool:
     """Whether the holder was a process of this host that has gone."""
-    if held["host"] != _host():
+    if held.host != _host():
         return False
     try:
-        os.kill(int(str(held["pid"])), 0)
+        os.kill(held.pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         return False
-    return held["pid"] == os.getpid()
+    return held.pid == os.getpid()

@@ -1,21 +1,25 @@
 """The local launcher: stages as processes of this machine, torchrun for several processes of one training."""
 
 import ctypes
+import errno
+import fcntl
 import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from isc_jobs.controller.attempts import claim, keep_logs
-from isc_jobs.controller.plan import Attempt
-from isc_jobs.spec.stage import StageSpec
+from isc_jobs.controller.plan import Attempt, describe_exit
+from isc_jobs.spec.errors import ExitCode, TemporaryError, UsageError
+from isc_jobs.spec.stage import LastWords, StageSpec
 from isc_jobs.store import Store
 
 GRACE_S = 30.0
@@ -30,6 +34,8 @@ class _Process:
     popen: "subprocess.Popen[bytes]"
     echoed: int = 0
     sign_of_life: float = field(default_factory=time.monotonic)
+    ending: str = ""  # why it is being ended by the controller,
+    ending_code: int = 0  # and as which exit code that counts
     attempt: Attempt | None = None  # once ended
 
 
@@ -37,42 +43,50 @@ class LocalLauncher:
     """Starts attempts, echoes their logs, and keeps them in the store."""
 
     def __init__(self, store: Store, run: str, echo: Callable[[str], None]) -> None:
-        """Work under ``$ISC_JOBS_WORK``, by default ~/.cache/isc-jobs."""
+        """Work under ``$ISC_JOBS_WORK``, by default ~/.cache/isc-jobs; end what a killed controller left there."""
         self._root = _root(store)
         self._store, self._run, self._echo = store, run, echo
         self._processes: list[_Process] = []
+        with _explained(self._root):
+            self._left = self._take_over()
 
     def start(self, spec: StageSpec) -> None:
         """Start an attempt in a process group of its own, which ends with this process."""
         if any(process.spec == spec for process in self._processes):
             return
         claim(self._store, spec)
+        with _explained(self._root):
+            self._begin(spec)
+
+    def _begin(self, spec: StageSpec) -> None:
         work = _work(self._root, self._run, spec.stage, spec.attempt)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / "spec.json").write_text(spec.model_dump_json(indent=1), "utf-8")
         environment = os.environ | {"ISC_JOBS_CACHE": str(self._root / "cache"), "PYTHONUNBUFFERED": "1"}
-        with (work / "log-0.txt").open("wb") as log:
+        with (work / "log-0.txt").open("wb") as log, _only_one(work.parent) as lock:
             popen = subprocess.Popen(
                 _command(spec, work), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, env=environment, preexec_fn=_end_with_parent,  # noqa: PLW1509 - prctl is safe after fork
+                start_new_session=True, env=environment, pass_fds=[lock],
+                preexec_fn=partial(_begin, lock, os.getpid()),  # noqa: PLW1509 - system calls alone, safe after fork
             )  # fmt: skip
         self._processes.append(_Process(spec, work, popen))
 
     def attempts(self) -> tuple[Attempt, ...]:
         """All attempts since the controller began; new log lines are echoed on the way."""
-        return tuple(self._look(process) for process in self._processes)
+        return (*self._left, *(self._look(process) for process in self._processes))
 
-    def stop(self, stage: str, number: int, reason: str) -> None:
+    def stop(self, stage: str, number: int, reason: str, exit_code: int = ExitCode.TERMINATED) -> None:
         """End an attempt: SIGTERM, SIGKILL after the grace period."""
         for process in self._processes:
             if (process.spec.stage, process.spec.attempt) == (stage, number) and process.attempt is None:
                 self._echo(f"{stage}  ending attempt {number}: {reason}")
-                _signal(process.popen, signal.SIGTERM)
+                process.ending, process.ending_code = reason, int(exit_code)
+                _signal(process.popen.pid, signal.SIGTERM)
                 try:
                     process.popen.wait(GRACE_S)
                 except subprocess.TimeoutExpired:
-                    _signal(process.popen, signal.SIGKILL)
+                    _signal(process.popen.pid, signal.SIGKILL)
                     process.popen.wait()
                 self._look(process)
 
@@ -92,6 +106,22 @@ class LocalLauncher:
         """Nothing is left."""
         self.stop_all("the run has ended")
 
+    def _take_over(self) -> tuple[Attempt, ...]:
+        """Attempts of a controller that was killed, once their processes have ended; their logs go to the store."""
+        found = []
+        for work in sorted((self._root / self._run).glob("*/attempt-*"), key=lambda path: int(path.name[8:])):
+            with _only_one(work.parent):
+                if (work / "log-0.txt").exists():  # else nothing was begun
+                    spec = StageSpec.read(work / "spec.json")
+                    code, reason = _termination(work, None)
+                    attempt = Attempt(
+                        stage=spec.stage, number=spec.attempt, key=spec.key, exit_code=code, reason=reason
+                    )
+                    keep_logs(self._store, spec, attempt, _logs(work))
+                    found.append(attempt)
+                shutil.rmtree(work)
+        return tuple(found)
+
     def _look(self, process: _Process) -> Attempt:
         if process.attempt is not None:
             return process.attempt
@@ -101,7 +131,9 @@ class LocalLauncher:
             return Attempt(stage=process.spec.stage, number=process.spec.attempt, key=process.spec.key, exit_code=None,
                            sign_of_life=process.sign_of_life)  # fmt: skip
         code, reason = _termination(process.work, code)
-        _signal(process.popen, signal.SIGKILL)  # nothing of the group outlives its leader
+        if code != 0 and process.ending:
+            code, reason = process.ending_code, f"{process.ending}; then {reason or describe_exit(code)}"
+        _signal(process.popen.pid, signal.SIGKILL)  # nothing of the group outlives its leader
         process.attempt = Attempt(
             stage=process.spec.stage,
             number=process.spec.attempt,
@@ -163,23 +195,89 @@ def _logs(work: Path) -> dict[int, bytes]:
     return logs | {0: (work / "log-0.txt").read_bytes()}
 
 
-def _termination(work: Path, code: int) -> tuple[int, str]:
-    """Exit code and reason as the stage left them; of several ranks, the one that was not merely told to stop."""
-    said = [json.loads(path.read_text("utf-8")) for path in sorted(work.glob("termination-*.json"))]
-    failed = [entry for entry in said if entry["exit_code"]]
-    if code == 0 or not failed:
-        return code, ""
-    first = min(failed, key=lambda entry: bool(entry["exit_code"] == 143))
-    return int(first["exit_code"]), str(first["reason"])
+def _termination(work: Path, code: int | None) -> tuple[int, str]:
+    """Exit code and reason as the stage left them; of several ranks, the first that was not merely told to stop.
+
+    ``code``: of its leader, None if nobody saw it end.
+    """
+    read = (LastWords.read(path.read_bytes()) for path in sorted(work.glob("termination-*.json"), key=_written))
+    said = [words for words in read if words is not None]
+    failed = [words for words in said if words.exit_code]
+    if code != 0 and failed:
+        first = min(failed, key=lambda words: words.exit_code == ExitCode.TERMINATED)
+        return first.exit_code, first.reason
+    if code is None:
+        return (0, "") if said else (int(ExitCode.TERMINATED), "it ended with its controller")
+    return code, ""
 
 
-def _end_with_parent() -> None:
+@contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        found = f"work folder {root} cannot be written ({error.strerror or error})"
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+            raise UsageError(f"{found}: mend it, or name another in ISC_JOBS_WORK") from error
+        raise TemporaryError(f"{found}: free space, or name another in ISC_JOBS_WORK, and run again") from error
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+@contextmanager
+def _only_one(stage: Path) -> Iterator[int]:
+    """A lock on a stage's folder that an attempt's processes inherit, so that it is held as long as one of them lives.
+
+    Those of an earlier attempt, whose controller was killed, get the grace period to end; raises TemporaryError if
+    even SIGKILL does not end them.
+    """
+    lock = os.open(stage / "processes", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _end_earlier(lock, stage)
+        os.ftruncate(lock, 0)  # the number of a group that has gone may soon be another's
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _end_earlier(lock: int, stage: Path) -> None:
+    """Take the lock once those that hold it have ended: after SIGTERM, or after the grace period SIGKILL."""
+    leader = 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if _take(lock):
+            return
+        leader = int(os.pread(lock, 20, 0) or 0)
+        if leader:
+            _signal(leader, number)
+        until = time.monotonic() + GRACE_S
+        while time.monotonic() < until:
+            if _take(lock):
+                return
+            time.sleep(0.05)
+    raise TemporaryError(f"{stage.name}: processes of an earlier attempt (group {leader}) do not end: end them")
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _begin(lock: int, parent: int) -> None:
+    """In the new process: say whose the lock is; end with the controller."""
+    os.pwrite(lock, b"%-20d" % os.getpid(), 0)
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _signal(popen: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+def _signal(group: int, number: signal.Signals) -> None:
     try:
-        os.killpg(popen.pid, number)
+        os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return

@@ -1,12 +1,14 @@
 """The run manifest: what a run is and what happened, one object replaced with If-Match."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isc_jobs.controller.lease import LeaseLost
+from isc_jobs.controller.plan import Attempt, Kind, failure_kind
 from isc_jobs.controller.request import Request
 from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.stage import first_problem
 from isc_jobs.store import NotFound, Store
 
 State = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
@@ -20,7 +22,17 @@ class AttemptRecord(BaseModel):
     stage: str
     attempt: int
     exit_code: int | None = None
+    kind: Kind | Literal["finished"] | None = None  # None: written by an earlier version
     reason: str = ""
+    pod: str = ""
+    evidence: str = ""
+
+    @classmethod
+    def of(cls, attempt: Attempt, *, finished: bool) -> Self:
+        """Of an attempt that has ended; ``finished`` if its stage's output is committed."""
+        kind = "finished" if finished else failure_kind(attempt.exit_code)
+        return cls(stage=attempt.stage, attempt=attempt.number, exit_code=attempt.exit_code, kind=kind,
+                   reason=attempt.reason, pod=attempt.pod, evidence=attempt.evidence)  # fmt: skip
 
 
 class Manifest(BaseModel):
@@ -45,13 +57,20 @@ def read_manifest(store: Store, run: str) -> tuple[Manifest, str]:
     """Manifest and entity tag; raises UsageError for an unknown run, DataError for a damaged manifest."""
     try:
         data, etag = store.get(manifest_key(run))
-        return Manifest.model_validate_json(data), etag
+        manifest = Manifest.model_validate_json(data)
     except NotFound as error:
         keys = (info.key.split("/") for info in store.list("runs/"))
         runs = sorted({parts[1] for parts in keys if parts[2:] == ["manifest.json"]})
         raise UsageError(f"no run {run!r} in {store.uri}: it holds {', '.join(runs) or 'no runs'}") from error
     except ValidationError as error:
-        raise DataError(f"{store.uri}: {manifest_key(run)} is damaged: start the run again") from error
+        raise DataError(
+            f"{store.uri}: {manifest_key(run)} is damaged ({first_problem(error)}): start the run again"
+        ) from error
+    if manifest.request.run != run:
+        raise DataError(
+            f"{store.uri}: {manifest_key(run)} is that of run {manifest.request.run!r}: start the run again"
+        )
+    return manifest, etag
 
 
 class ManifestFile:
@@ -76,7 +95,7 @@ class ManifestFile:
         self._etag = self._put(if_match=self._etag)
 
     def end(self, state: State, reason: str) -> None:
-        """Write how the run ended."""
+        """Write how the run stands, or ended."""
         self.manifest = self.manifest.model_copy(update={"state": state, "reason": reason})
         self.save()
 

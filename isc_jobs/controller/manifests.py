@@ -1,8 +1,6 @@
 """Kubernetes objects of a run's attempts, as pure functions of a stage's specification and the cluster's settings."""
 
-import json
-
-from isc_jobs.controller.podspec import LABEL, WORK, Object, container, image_of, metadata, pod, pod_metadata
+from isc_jobs.controller.podspec import LABEL, WORK, Object, container, image_of, metadata, pod, pod_metadata, variables
 from isc_jobs.spec.settings import Cluster, StagePods
 from isc_jobs.spec.stage import StageSpec
 
@@ -132,12 +130,18 @@ def _stage_environment(spec: StageSpec, pods: int, grace_seconds: int) -> list[O
         values["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(max(1, grace_seconds - _LAST_S))
     elif pods > 1:
         values["ISC_JOBS_PARTS"] = str(pods)
-    return [{"name": name, "value": value} for name, value in values.items()]
+    return variables(values)
+
+
+def specification(found: Object) -> StageSpec:
+    """What an attempt's ConfigMap in the cluster holds; raises DataError that names it."""
+    text = (found.get("data") or {}).get("spec.json", "")
+    return StageSpec.parse(text, f"ConfigMap {found['metadata']['name']}: spec.json")
 
 
 def same_specification(found: Object, wanted: StageSpec) -> bool:
     """Whether an attempt's ConfigMap in the cluster holds this specification."""
-    return bool(json.loads(found["data"]["spec.json"]) == wanted.model_dump(mode="json"))
+    return specification(found).model_dump(mode="json") == wanted.model_dump(mode="json")
 
 
 def run_labels(run: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from isc_jobs.spec.errors import ExitCode
 from isc_jobs.spec.pipeline import Pipeline, Stage
@@ -16,6 +17,8 @@ class Attempt:
     key: str = ""  # of its output
     exit_code: int | None  # None while it runs; negative: ended by that signal
     reason: str = ""
+    pod: str = ""  # the one that it ended with, in a cluster,
+    evidence: str = ""  # and what of its status tells how
     sign_of_life: float = 0.0  # when it last said something
     ended: float = 0.0
 
@@ -33,7 +36,7 @@ class Policy:
     """How failures are met."""
 
     user_failures: int = 2  # crashes and kills that are retried, per stage
-    temporary_failures: int = 5  # exits 75 that are retried, per stage
+    temporary_failures: int = 5  # exits 75 and hangs that are retried, per stage
     disruptions: int = 20  # exits 143 that are retried, per stage: without charge, not without end
     backoff_s: float = 2.0  # before the first retry, doubled each time
     silence_s: float = 1800.0
@@ -51,11 +54,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Kill:
-    """End an attempt."""
+    """End an attempt, which counts as this exit code."""
 
     stage: str
     attempt: int
     reason: str
+    exit_code: int = ExitCode.TERMINATED
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,12 @@ class Finish:
 
 
 Action = Start | Kill | Fail | Finish
-_PERMANENT = {ExitCode.USAGE, ExitCode.DATA, ExitCode.INTERNAL}
+Kind = Literal["permanent", "temporary", "disruption", "user"]
+_KINDS: dict[int, Kind] = {
+    **dict.fromkeys(map(int, (ExitCode.USAGE, ExitCode.DATA, ExitCode.INTERNAL)), "permanent"),
+    **dict.fromkeys(map(int, (ExitCode.TEMPORARY, ExitCode.SILENT)), "temporary"),
+    **dict.fromkeys((int(ExitCode.TERMINATED), -15), "disruption"),
+}
 
 
 def plan(
@@ -88,7 +97,7 @@ def plan(
     if not missing:
         return [Finish()]
     running = [attempt for attempt in observed.attempts if attempt.exit_code is None]
-    silent = [Kill(a.stage, a.number, f"said nothing for {policy.silence_s:.0f} s")
+    silent = [Kill(a.stage, a.number, f"said nothing for {policy.silence_s:.0f} s", ExitCode.SILENT)
               for a in running if now - a.sign_of_life > policy.silence_s]  # fmt: skip
     ready = [stage for stage in missing if _is_ready(stage, names, observed.committed)]
     starts: list[Action] = []
@@ -114,28 +123,30 @@ def _failure(past: list[Attempt], policy: Policy) -> Fail | None:
     """Whether the last attempt ends the run."""
     if not past:
         return None
-    last, kinds = past[-1], [_kind(attempt) for attempt in past]
-    budgets = {"user": policy.user_failures, "temporary": policy.temporary_failures, "disruption": policy.disruptions}
+    last, kinds = past[-1], [failure_kind(attempt.exit_code) for attempt in past]
+    budgets: dict[Kind, int] = {
+        "user": policy.user_failures,
+        "temporary": policy.temporary_failures,
+        "disruption": policy.disruptions,
+    }
     kind = kinds[-1]
     if kind != "permanent" and kinds.count(kind) <= budgets[kind]:
         return None
     tried = "" if kind == "permanent" else f" ({len(past)} attempts)"
-    code = last.exit_code if last.exit_code in {*_PERMANENT, ExitCode.TEMPORARY} else int(ExitCode.INTERNAL)
-    return Fail(last.stage, f"{last.stage}: {last.reason or describe_exit(last.exit_code)}{tried}", int(code or 0))
+    code = {"permanent": last.exit_code, "temporary": ExitCode.TEMPORARY}.get(kind) or ExitCode.INTERNAL
+    return Fail(last.stage, f"{last.stage}: {last.reason or describe_exit(last.exit_code)}{tried}", int(code))
 
 
-def _kind(attempt: Attempt) -> str:
-    if attempt.exit_code in _PERMANENT:
-        return "permanent"
-    if attempt.exit_code == ExitCode.TEMPORARY:
-        return "temporary"
-    return "disruption" if attempt.exit_code in {ExitCode.TERMINATED, -15} else "user"
+def failure_kind(code: int | None) -> Kind:
+    """Of an attempt that ended with this code and no commit: which budget it is counted in, if it may be retried."""
+    return "user" if code is None else _KINDS.get(code, "user")
 
 
 def _not_before(past: list[Attempt], policy: Policy) -> float:
-    if not past or _kind(past[-1]) == "disruption":
+    charged = [attempt for attempt in past if failure_kind(attempt.exit_code) != "disruption"]
+    if not charged or charged[-1] is not past[-1]:
         return 0.0
-    return past[-1].ended + policy.backoff_s * 2.0 ** (len(past) - 1)
+    return past[-1].ended + policy.backoff_s * 2.0 ** (len(charged) - 1)
 
 
 def describe_exit(code: int | None) -> str:

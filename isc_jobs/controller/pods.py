@@ -1,11 +1,11 @@
 """What a cluster's pods say about an attempt, as pure functions of the objects as dictionaries."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.errors import ExitCode
+from isc_jobs.spec.stage import LastWords
 
 _PERMANENT_WAITS = {"InvalidImageName", "ErrImageNeverPull"}
 _WAITS = {"ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError"}
@@ -32,6 +32,7 @@ _PASSING_WORDS = (
     "deadline",
 )
 _REFUSED = {"FailedCreate", "FailedCreatePod"}
+_TAKEN = {"Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting"}  # where no condition tells
 _UNSTARTED = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 
 
@@ -41,6 +42,8 @@ class Outcome:
 
     exit_code: int
     reason: str
+    pod: str = ""
+    evidence: str = ""  # what of the pod's status tells so
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,17 @@ class Waiting:
 
 
 def outcome(pods: Sequence[Object], expected: int) -> Outcome | None:
-    """Of an attempt with ``expected`` pods: its first failure, or success of all; None while it runs."""
+    """Of an attempt with ``expected`` pods: its first failure, or success of all; None while it runs.
+
+    A pod that was disrupted takes its peers with it, some of which may fail before it has ended: it is the cause.
+    """
+    disruptions = filter(None, map(_disruption, pods))
+    first = next(disruptions, None)
+    if first is not None:
+        return first
     failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
     if failed:
         return _failure(min(failed, key=_finished))
-    if any(_is_deleted(pod) for pod in pods):
-        name = next(pod["metadata"]["name"] for pod in pods if _is_deleted(pod))
-        return Outcome(int(ExitCode.TERMINATED), f"pod {name} was deleted")
     succeeded = [pod for pod in pods if pod["status"].get("phase") == "Succeeded"]
     return Outcome(0, "") if len(succeeded) >= expected else None
 
@@ -144,22 +151,54 @@ def _unscheduled(pod: Object) -> Waiting | None:
     return None
 
 
-def _failure(pod: Object) -> Outcome:
-    """By the table: evictions and deletions are disruptions, all else is the container's own exit."""
+def _disruption(pod: Object) -> Outcome | None:
+    """If the cluster took the pod away, for whatever end it came to."""
     status, name = pod["status"], pod["metadata"]["name"]
-    if "exceeds the limit" in str(status.get("message")):
-        return Outcome(137, f"pod {name}: {status['message']}: raise cluster.stages.*.scratch or shared_memory")
-    if status.get("reason") == "Evicted" or any(
-        c["type"] == "DisruptionTarget" for c in status.get("conditions") or []
-    ):
-        return Outcome(int(ExitCode.TERMINATED), f"pod {name} was evicted: {status.get('message') or 'disruption'}")
+    if _is_beyond_limit(pod) or status.get("phase") == "Succeeded":
+        return None
+    target = next((c for c in status.get("conditions") or [] if _is_disrupted(c)), None)
+    if target is not None:
+        cause, message = target.get("reason") or "DisruptionTarget", target.get("message") or status.get("message")
+        said = f"pod {name} was evicted: {message or cause}"
+        return Outcome(int(ExitCode.TERMINATED), said, name, f"DisruptionTarget, {cause}: {message or ''}")
+    if status.get("phase") == "Failed" and status.get("reason") in _TAKEN:
+        said = status.get("message") or "disruption"
+        return Outcome(int(ExitCode.TERMINATED), f"pod {name} was evicted: {said}", name, f"{status['reason']}: {said}")
+    deleted = pod["metadata"].get("deletionTimestamp")
+    if deleted is not None:
+        return Outcome(int(ExitCode.TERMINATED), f"pod {name} was deleted", name, f"deletionTimestamp {deleted}")
+    return None
+
+
+def _failure(pod: Object) -> Outcome:
+    """By the table: the container's own exit, unless it never ran."""
+    status, name = pod["status"], pod["metadata"]["name"]
+    said = status.get("message") or status.get("reason") or ""
+    if _is_beyond_limit(pod):
+        return Outcome(137, f"pod {name}: {said}: raise cluster.stages.*.scratch or shared_memory", name, said)
     for container in _containers(pod):
         ended = (container.get("state") or {}).get("terminated")
-        if ended and ended.get("reason") == "OOMKilled":
-            return Outcome(137, f"pod {name} was out of memory: raise cluster.stages.*.memory of this stage")
-        if ended and ended.get("exitCode"):
-            return _said(ended) or Outcome(int(ended["exitCode"]), "")
-    return Outcome(int(ExitCode.INTERNAL), f"pod {name} failed: {status.get('message') or status.get('reason') or ''}")
+        if not ended or not (ended.get("exitCode") or ended.get("reason") == "OOMKilled"):
+            continue
+        code, cause = int(ended.get("exitCode") or 0), ended.get("reason") or "Error"
+        evidence = f"container {container.get('name', '')}: {cause}, exit code {code}"
+        if cause == "OOMKilled":
+            reason = f"pod {name} was out of memory: raise cluster.stages.*.memory of this stage"
+            return Outcome(137, reason, name, evidence)
+        code, reason = _said(ended) or (code, "")
+        return Outcome(code, reason, name, evidence)
+    if not _containers(pod) and status.get("reason") != "DeadlineExceeded":
+        return Outcome(int(ExitCode.TEMPORARY), f"pod {name} was refused by its node: {said}", name, said)
+    return Outcome(int(ExitCode.INTERNAL), f"pod {name} failed: {said}", name, said)
+
+
+def _is_beyond_limit(pod: Object) -> bool:
+    """Whether it was evicted for what it wrote itself."""
+    return "exceeds the limit" in str(pod["status"].get("message"))
+
+
+def _is_disrupted(condition: Object) -> bool:
+    return bool(condition["type"] == "DisruptionTarget" and condition["status"] == "True")
 
 
 def _containers(pod: Object) -> list[Object]:
@@ -167,13 +206,10 @@ def _containers(pod: Object) -> list[Object]:
     return [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
 
 
-def _said(ended: Object) -> Outcome | None:
+def _said(ended: Object) -> tuple[int, str] | None:
     """Exit code and reason as the stage left them in its termination message."""
-    try:
-        said = json.loads(ended.get("message") or "")
-        return Outcome(int(said["exit_code"]), str(said["reason"]))
-    except (ValueError, KeyError, TypeError):
-        return None
+    said = LastWords.read(ended.get("message") or "")
+    return None if said is None else (said.exit_code, said.reason)
 
 
 def _finished(pod: Object) -> tuple[str, bool]:
@@ -181,7 +217,3 @@ def _finished(pod: Object) -> tuple[str, bool]:
     times = [entry.get("finishedAt") or "" for entry in ended]
     terminated = any(entry.get("exitCode") == int(ExitCode.TERMINATED) for entry in ended)
     return min(times, default=""), terminated
-
-
-def _is_deleted(pod: Object) -> bool:
-    return pod["metadata"].get("deletionTimestamp") is not None

@@ -50,7 +50,7 @@ def pod(cluster: Cluster, containers: list[Object], volumes: list[Object], stage
 def container(name: str, image: str, command: list[str], cluster: Cluster) -> Object:
     """A container that may write to its work folder alone."""
     return {
-        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": command,
+        "name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": [literal(part) for part in command],
         "env": _environment(image, cluster), "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
@@ -60,6 +60,16 @@ def container(name: str, image: str, command: list[str], cluster: Cluster) -> Ob
             {"name": "work", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108 - of the pod, not of this machine
         ],
     }  # fmt: skip
+
+
+def literal(text: str) -> str:
+    """Text that the kubelet leaves as it is: ``$(NAME)`` would become that variable's value, be it a secret."""
+    return text.replace("$", "$$")
+
+
+def variables(values: dict[str, str]) -> list[Object]:
+    """A container's variables of these very values."""
+    return [{"name": name, "value": literal(value)} for name, value in values.items()]
 
 
 def image_of(cluster: Cluster, name: str) -> str:
@@ -73,12 +83,12 @@ def image_of(cluster: Cluster, name: str) -> str:
 def _environment(image: str, cluster: Cluster) -> list[Object]:
     """Settings by value, credentials by reference."""
     values = {"HOME": WORK, "ISC_JOBS_IMAGE": image, "PYTHONUNBUFFERED": "1"} | cluster.environment
-    variables: list[Object] = [{"name": name, "value": value} for name, value in values.items()]
+    found = variables(values)
     if cluster.s3_secret is not None:
         keys = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
-        variables += [
+        found += [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": cluster.s3_secret, "key": name}
                                          | ({"optional": True} if optional else {})}}
             for name, optional in keys.items()
         ]  # fmt: skip
-    return variables
+    return found

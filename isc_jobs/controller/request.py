@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.pipeline import Pipeline, build_pipeline, find_stage, with_weights
 from isc_jobs.spec.settings import Settings
+from isc_jobs.spec.stage import first_problem
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import file_sha256, publish, read_commit, verify_commit
 from isc_jobs.store.listing import keep_listing
@@ -32,11 +33,19 @@ class Request(BaseModel):
     last: str | None  # --until
     launcher: Literal["local", "kubernetes"]
 
+    def checked_settings(self) -> Settings:
+        """Raises DataError for settings that this version does not know, as an older run's may be."""
+        try:
+            return Settings.model_validate(self.settings)
+        except ValidationError as error:
+            raise DataError(
+                f"run {self.run}: its settings are not those of this version ({first_problem(error)}): start it again"
+            ) from error
+
 
 def pipeline_of(request: Request) -> Pipeline:
-    """The request's pipeline; raises UsageError for wrong stages."""
-    settings = Settings.model_validate(request.settings)
-    pipeline = build_pipeline(settings, request.source, request.source_digest)
+    """The request's pipeline; raises UsageError for wrong stages, DataError for settings of another version."""
+    pipeline = build_pipeline(request.checked_settings(), request.source, request.source_digest)
     for stage in pipeline:
         if stage.program == "download":
             stage.execution["anonymous"] = request.anonymous

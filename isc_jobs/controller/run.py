@@ -5,15 +5,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import FrameType
-from typing import Any
 
+from isc_jobs.controller.attempts import used_numbers
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, State
 from isc_jobs.controller.pace import Pace
-from isc_jobs.controller.plan import Action, Fail, Finish, Kill, Observed, Policy, Start, plan
+from isc_jobs.controller.plan import (
+    Action,
+    Attempt,
+    Fail,
+    Finish,
+    Kill,
+    Observed,
+    Policy,
+    Start,
+    describe_exit,
+    plan,
+)
 from isc_jobs.controller.request import (
     Given,
     Request,
@@ -23,21 +32,17 @@ from isc_jobs.controller.request import (
     pipeline_of,
     wanted_part,
 )
+from isc_jobs.controller.signals import handle, raise_stopped, signals_as_before
 from isc_jobs.controller.status import summary_lines
-from isc_jobs.spec.errors import DataError, ExitCode, TemporaryError, UsageError
+from isc_jobs.spec.errors import DataError, ExitCode, Stopped, TemporaryError, UsageError
 from isc_jobs.spec.pipeline import Stage, find_stage
+from isc_jobs.spec.plain import plain
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import read_commit, verify_commit
 
 _TICK = Pace(0.02, 0.2, 1.0)  # of the loop, by the time since an attempt began or ended
 _WATCH_S = 5.0  # how often cancel and lease are looked at
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TROUBLED_S = 5.0  # between tries while the store or the cluster is away
-
-
-@dataclass
-class _Stopped(BaseException):  # no Exception: libraries catch and retry those
-    signum: int
 
 
 class Controller:
@@ -68,15 +73,15 @@ class Controller:
             committed = committed_stages(self._store, self._pipeline)
             check_inputs(self._part, committed)
             self._open(epoch, committed)
-            with _signals_as_before():
-                _handle(_raise_stopped)
+            with signals_as_before():
+                handle(raise_stopped)
                 return self._run()
 
     def cancel(self) -> None:
         """End a run whose controller has gone."""
         with self._held() as epoch:
             self._open(epoch, committed_stages(self._store, self._pipeline))
-            with _signals_as_before():
+            with signals_as_before():
                 self._cancel()
 
     def settle(self) -> None:
@@ -102,7 +107,7 @@ class Controller:
 
     def _open(self, epoch: int, committed: frozenset[str]) -> None:
         """Write the manifest, take over what an earlier controller left."""
-        self._used = _used_numbers(self._store, self._request.run)
+        self._used = used_numbers(self._store, self._request.run)
         keys = {stage.name: stage.key for stage in self._pipeline}
         self._launcher = self._make_launcher(self._store)
         self._file = ManifestFile(
@@ -119,10 +124,15 @@ class Controller:
     def _run(self) -> int:
         try:
             code = self._loop()
-        except _Stopped as stopped:
+        except Stopped as stopped:
             return self._interrupted(stopped.signum)
         except (UsageError, DataError) as error:
             self._end("failed", str(error))
+            raise
+        except TemporaryError as error:
+            self._launcher.leave()
+            if self._file.manifest.state == "running":
+                self._tell(str(error), state="interrupted")
             raise
         except BaseException:
             self._launcher.leave()
@@ -131,13 +141,13 @@ class Controller:
 
     def _loop(self) -> int:
         while True:
-            code = self._patiently(self._tick)
+            code = self._patiently(self._tick, self._tell)
             if code is not None:
                 return code
             time.sleep(_TICK.after(time.monotonic() - self._moved))
 
-    def _patiently(self, act: Callable[[], int | None]) -> int | None:
-        """Do it, again and again for a while if the store or the cluster is away."""
+    def _patiently(self, act: Callable[[], int | None], tell: Callable[[str], None] = lambda _: None) -> int | None:
+        """Do it, again and again for a while if the store or the cluster is away, which is said, and told."""
         troubled = None
         while True:
             try:
@@ -149,11 +159,18 @@ class Controller:
                 if time.monotonic() - troubled >= self._policy.patience_s:
                     raise
                 say(f"trying again: {error}")
+                tell(f"trying again: {error}")
                 time.sleep(_TROUBLED_S)
+
+    def _tell(self, reason: str, state: State = "running") -> None:
+        """Let the status of a run that goes on say it, if the store takes it."""
+        if (state, reason) != ("running", self._file.manifest.reason):
+            with suppress(TemporaryError):
+                self._file.end(state, reason)
 
     def _end(self, state: State, reason: str) -> None:
         """Write how the run ended and remove what is left of it; from here on it is not interrupted."""
-        _handle(signal.SIG_IGN)
+        handle(signal.SIG_IGN)
         self._file.end(state, reason)
         self._store.delete(cancel_key(self._request.run))
         self._patiently(self._launcher.close)
@@ -169,6 +186,7 @@ class Controller:
             if code is not None:
                 return code
         self._tidy()
+        self._tell("")
         return None
 
     def _tidy(self) -> None:
@@ -186,20 +204,20 @@ class Controller:
         recorded = {(record.stage, record.attempt) for record in self._file.manifest.attempts}
         for attempt in attempts:
             if attempt.exit_code is not None and (attempt.stage, attempt.number) not in recorded:
-                self._ended(attempt.stage, attempt.number, attempt.exit_code, attempt.reason)
+                self._ended(attempt)
         return Observed(frozenset(self._finished), attempts)
 
-    def _ended(self, name: str, number: int, code: int, reason: str) -> None:
-        stage = find_stage(self._pipeline, name)
+    def _ended(self, attempt: Attempt) -> None:
+        stage = find_stage(self._pipeline, attempt.stage)
         commit = read_commit(self._store, stage.ref)
         if commit is not None and verify_commit(self._store, commit):
-            self._finished.add(name)
+            self._finished.add(stage.name)
             self._prunable.append(stage)
-            say(f"{name}  finished in {commit.seconds:.1f} s")
+            say(f"{stage.name}  finished in {commit.seconds:.1f} s")
         else:
-            say(f"{name}  attempt {number} failed: {reason or f'exit code {code}'}")
-        record = AttemptRecord(stage=name, attempt=number, exit_code=code, reason=reason)
-        self._file.manifest.attempts.append(record)
+            reason = attempt.reason or describe_exit(attempt.exit_code)
+            say(f"{stage.name}  attempt {attempt.number} failed: {reason}")
+        self._file.manifest.attempts.append(AttemptRecord.of(attempt, finished=stage.name in self._finished))
         self._file.save()
 
     def _apply(self, action: Action) -> int | None:
@@ -208,16 +226,17 @@ class Controller:
                 say(f"{name}  starts")
                 stage = find_stage(self._pipeline, name)
                 self._launcher.start(stage.spec(self._request.run, attempt, self._store.uri))
-            case Kill(name, attempt, reason):
-                self._launcher.stop(name, attempt, reason)
+            case Kill(name, attempt, reason, exit_code):
+                self._launcher.stop(name, attempt, reason, exit_code)
             case Fail(_, reason, exit_code):
-                print(f"isc-jobs: {reason}", file=sys.stderr, flush=True)
+                print(f"isc-jobs: {plain(reason)}", file=sys.stderr, flush=True)
                 self._end("failed", reason)
                 return exit_code
             case Finish():
                 self._tidy()
                 self._end("succeeded", "")
-                say("\n".join(summary_lines(self._store, self._part)))
+                for line in summary_lines(self._store, self._part):
+                    say(line)
                 return int(ExitCode.OK)
         return None
 
@@ -237,7 +256,7 @@ class Controller:
 
     def _interrupted(self, signum: int) -> int:
         """Ctrl-C ends the stages; SIGTERM, as when a node is drained, only those that cannot go on alone."""
-        _handle(signal.SIG_IGN)
+        handle(signal.SIG_IGN)
         if signum == signal.SIGINT:
             say("interrupted: ending the stages, which write their checkpoints")
             self._launcher.stop_all("the controller was interrupted")
@@ -251,42 +270,12 @@ class Controller:
         return int(ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED)
 
 
-def _used_numbers(store: Store, run: str) -> dict[str, int]:
-    """The highest attempt number of each stage, so that none is used twice."""
-    used: dict[str, int] = {}
-    for info in store.list(f"runs/{run}/"):
-        stage, _, rest = info.key.removeprefix(f"runs/{run}/").partition("/attempt-")
-        if rest.endswith("/spec.json"):
-            used[stage] = max(used.get(stage, 0), int(rest.split("/")[0]))
-    return used
-
-
 def _prune(store: Store, stage: Stage) -> None:
     """Mid-stage checkpoints of a finished stage are of no more use."""
     for info in list(store.list(f"checkpoints/{stage.key}/")):
         store.delete(info.key)
 
 
-@contextmanager
-def _signals_as_before() -> Iterator[None]:
-    """Whatever handles Ctrl-C and SIGTERM within, in the end it is what handled them before."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _handle(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
-    for number in _SIGNALS:
-        signal.signal(number, handler)
-
-
-def _raise_stopped(signum: int, _: FrameType | None) -> None:
-    raise _Stopped(signum)
-
-
 def say(line: str) -> None:
     """A line of progress."""
-    print(line, flush=True)
+    print(plain(line), flush=True)

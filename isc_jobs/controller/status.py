@@ -1,19 +1,28 @@
 """What a run is doing, for people and for programs; logs; cancel."""
 
 import gzip
+import io
 import json
+import re
 import time
+import zlib
+from collections import deque
 from typing import Any
 
 from isc_jobs.controller.attempts import controller_log_key, read_progress
 from isc_jobs.controller.lease import is_held
 from isc_jobs.controller.manifest import Manifest, read_manifest
+from isc_jobs.controller.plan import describe_exit
 from isc_jobs.controller.request import cancel_key
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.pipeline import Pipeline
+from isc_jobs.spec.plain import plain
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
+
+_SHOWN_BYTES, _BLOCK = 64 << 20, 20  # of a log; two to the power of a block's bytes
+_CLAIM = re.compile(r"/attempt-(\d{1,9})/spec\.json$")
 
 
 def run_status(store: Store, run: str) -> dict[str, Any]:
@@ -33,11 +42,19 @@ def status_table(status: dict[str, Any]) -> str:
         progress = stage.get("progress")
         shown = f"{progress['step']}/{progress['total']}, {progress['eta_s']:.0f} s left" if progress else ""
         took = f"{stage['seconds']:.1f} s" if "seconds" in stage else shown
-        lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{took:<24}{stage.get('reason', '')}".rstrip())
+        lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{took}".rstrip())
+        lines += [_failed_attempt(record) for record in stage["attempts"] if record["kind"] not in {"finished", None}]
         if stage["stage"] == "evaluate" and stage["state"] == "finished":
             scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
             lines.append(f"{scores}report: {status['store']}/artifacts/evaluate/{stage['key']}/report.html")
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))
+
+
+def _failed_attempt(record: dict[str, Any]) -> str:
+    """What it is counted as, why, and what tells so."""
+    said = record["reason"] or describe_exit(record["exit_code"])
+    evidence = f" [{record['evidence']}]" if record["evidence"] else ""
+    return f"    attempt {record['attempt']}: {record['kind']}: {said}{evidence}"
 
 
 def summary_lines(store: Store, part: Pipeline) -> list[str]:
@@ -66,13 +83,29 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = 
 
 
 def kept_log(store: Store, run: str, stage: str, number: int, rank: int) -> str | None:
-    """The log of a process as it was kept when its attempt ended; of ``controller``, when the run did."""
+    """The log of a process as it was kept when its attempt ended; of ``controller``, when the run did.
+
+    Of a log of more than 64 MB, the end. Raises DataError for a damaged one.
+    """
     try:
         if stage == "controller":
             return store.get(controller_log_key(run))[0].decode("utf-8", "replace")
-        return gzip.decompress(store.get(f"{attempt_prefix(run, stage, number)}/log-{rank}.txt.gz")[0]).decode()
+        key = f"{attempt_prefix(run, stage, number)}/log-{rank}.txt.gz"
+        return _unzipped(store.get(key)[0], f"{store.uri}: {key}")
     except NotFound:
         return None
+
+
+def _unzipped(data: bytes, name: str) -> str:
+    """The end of a log; raises DataError for damaged bytes."""
+    kept: deque[bytes] = deque(maxlen=_SHOWN_BYTES >> _BLOCK)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while block := file.read(1 << _BLOCK):
+                kept.append(block)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is damaged: {error}") from error
+    return b"".join(kept).decode("utf-8", "replace")
 
 
 def no_log(store: Store, run: str, stage: str, number: int, rank: int) -> UsageError:
@@ -113,6 +146,7 @@ def has_ended(store: Store, run: str) -> bool:
 def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
     status: dict[str, Any] = {"stage": name, "key": key, "state": "waiting"}
     attempts = [record for record in manifest.attempts if record.stage == name]
+    status["attempts"] = [record.model_dump(exclude={"stage"}) for record in attempts]
     commit = read_commit(store, InputRef(stage=name, key=key))
     if commit is not None:
         return status | {"state": "finished", "seconds": commit.seconds, "summary": commit.summary}
@@ -128,5 +162,5 @@ def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict
 
 
 def _attempts(store: Store, run: str, stage: str) -> list[int]:
-    keys = (info.key for info in store.list(f"runs/{run}/{stage}/attempt-"))
-    return [int(key.split("/attempt-")[1].split("/")[0]) for key in keys if key.endswith("/spec.json")]
+    found = (_CLAIM.search(info.key) for info in store.list(f"runs/{run}/{stage}/attempt-"))
+    return [int(match[1]) for match in found if match]

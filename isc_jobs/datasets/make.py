@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import random
 import time
 from collections.abc import Iterator
@@ -12,9 +11,12 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.plain import plain
+from isc_jobs.spec.stage import first_problem
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
 VERSION = 1
@@ -37,6 +39,13 @@ class _Split:
     bad: list[str] = field(default_factory=list)
 
 
+class _Marker(BaseModel):
+    """What a finished data set was made of, and how many files of each kind there are."""
+
+    digest: str
+    counts: dict[str, int]
+
+
 def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard") -> dict[str, int]:
     """Write training images, references, edited queries of two phases and their ground truth; counts of each.
 
@@ -50,7 +59,7 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
     digest = _digest(photos, files, seed, strength)
     finished = _finished(out, digest)
     if finished is not None:
-        print(f"{out}: made before from the same pictures, kept", flush=True)
+        print(f"{plain(str(out))}: made before from the same pictures, kept", flush=True)
         return finished
     good, bad = _usable(files)
     if len(good) < _LEAST:
@@ -59,7 +68,7 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
     split = _split(len(good), seed)
     counts = _write_plain(out, photos, good, split) | _write_queries(out, good, split, seed, strength)
     counts["bad"] = len(bad)
-    (out / _MARKER).write_text(json.dumps({"digest": digest, "counts": counts}, indent=1), "utf-8")
+    (out / _MARKER).write_text(_Marker(digest=digest, counts=counts).model_dump_json(indent=1), "utf-8")
     return counts
 
 
@@ -82,9 +91,12 @@ def _finished(out: Path, digest: str) -> dict[str, int] | None:
         return None
     marker = out / _MARKER
     if marker.is_file():
-        found = json.loads(marker.read_text("utf-8"))
-        if found["digest"] == digest:
-            return {str(name): int(count) for name, count in found["counts"].items()}
+        try:
+            found = _Marker.model_validate_json(marker.read_bytes())
+        except ValidationError as error:
+            raise UsageError(f"{marker} is damaged ({first_problem(error)}): remove {out} or choose another") from error
+        if found.digest == digest:
+            return found.counts
     if any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds another or an unfinished data set: remove it or choose another")
     return None
@@ -100,7 +112,7 @@ def _usable(files: list[Path]) -> tuple[list[Path], list[str]]:
         else:
             good.append(path)
     for line in bad[:10]:
-        print(f"left out: {line}", flush=True)
+        print(f"left out: {plain(line)}", flush=True)
     return good, bad
 
 

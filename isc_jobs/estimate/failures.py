@@ -169,7 +169,9 @@ class _Run:
         saved, spent = _reached(job, broken)
         code = int(ExitCode.TERMINATED)
         if self._random.random() < rates.hung:
-            return _End(at=math.inf, code=code, saved=saved, spent=spent, silent_from=self._now + broken)
+            return _End(
+                at=math.inf, code=int(ExitCode.SILENT), saved=saved, spent=spent, silent_from=self._now + broken
+            )
         spent.waited = rates.noticed_s
         return _End(at=self._now + broken + rates.noticed_s, code=code, saved=saved, spent=spent)
 

@@ -1,7 +1,10 @@
 """Descriptors kept in a work folder: each file holds those of some pictures, and is written whole or not at all."""
 
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isc_jobs.matching.pictures import digest
+from isc_jobs.spec.plain import plain
 
 Matrix = NDArray[np.float32]
 _KEY = "S32"
+# Whatever numpy's and zipfile's readers let through on damaged bytes.
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+               MemoryError, SyntaxError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
+               tokenize.TokenError)  # fmt: skip
+
+
+def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises ValueError for arrays that are compressed, which is not done here and may be a bomb."""
+    claimed = sum(info.file_size for info in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise ValueError(f"it claims {claimed} bytes")
 
 
 class Chunks:
@@ -25,15 +40,17 @@ class Chunks:
         for path in sorted(folder.glob("*.npz")):
             try:
                 self._index(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                print(f"{path} is damaged and is made again: {' '.join(str(error).split())[:120]}", flush=True)
+            except _UNREADABLE as error:
+                print(plain(f"{path} is damaged and is made again: {error}"[:300]), flush=True)
                 path.unlink()
 
     def _index(self, path: Path) -> None:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            _check_size(file.zip, path)
             keys, rows, bad, reasons = (file[name] for name in ("keys", "rows", "bad", "reasons"))
-        if len(keys) != len(rows) or len(bad) != len(reasons):
-            raise ValueError(f"{len(keys)} keys, {len(rows)} rows")
+        shapes = keys.dtype, bad.dtype, reasons.dtype.kind, rows.dtype, keys.shape, reasons.shape
+        if shapes != (_KEY, _KEY, "U", np.float32, rows.shape[:1], bad.shape) or rows.ndim != 2 or bad.ndim != 1:
+            raise ValueError(f"keys {keys.dtype} {keys.shape}, rows {rows.dtype} {rows.shape}")
         self._places.update({key.decode(): (path, place) for place, key in enumerate(keys)})
         self.bad.update({key.decode(): str(reason) for key, reason in zip(bad, reasons, strict=True)})
 

@@ -28,6 +28,7 @@ from isc_jobs.spec.profile import load_settings
 from isc_jobs.store.progress import Progress
 from isc_jobs.training.inference import load_model
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
+from isc_jobs.training.lost_processes import lost_processes
 from isc_jobs.vision.decode import BadImage, Encoded, Pixels
 from isc_jobs.vision.folding import fold_batch_norms
 from isc_jobs.vision.model import normalise
@@ -192,7 +193,8 @@ def main() -> int:
     answer: dict[str, Any]
     try:
         describer = _Describer(job)
-        describer.run()
+        with lost_processes():
+            describer.run()
         code, answer = 0, {"folder": str(describer.folder), "model": describer.facts, "unread": describer.unread}
     except IscJobsError as error:
         code, answer = int(error.exit_code), {"error": str(error)}

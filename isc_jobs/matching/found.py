@@ -149,8 +149,7 @@ def _page(found: Found, settings: Matching) -> str:
     if found.threshold.score is not None:
         tiles.append((f"{found.threshold.score:.3f}".replace("-", "\N{MINUS SIGN}"), "threshold"))
     sections = [*_galleries(found, settings.gallery), _curve_section(found, settings), _bad_section(found)]
-    html = page("Copies found", lead, tiles, sections)
-    return html.encode("utf-8", "replace").decode("utf-8")  # names that are no UTF-8
+    return page("Copies found", lead, tiles, sections)
 
 
 def _galleries(found: Found, most: int) -> list[Section]:

@@ -4,11 +4,12 @@ import base64
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 from typing import NamedTuple
 
 from PIL import Image
+
+from isc_jobs.report.text import escape
 
 _SIDE = 160  # pixels
 

@@ -1,9 +1,15 @@
-"""The page around the report's parts: self-contained, light and dark."""
+"""The page around the report's parts: self-contained, light and dark, without anything that runs."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
+
+from isc_jobs.report.text import escape
+
+# Nothing runs, nothing is fetched: inline pictures, and the one style sheet by its digest.
+_POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -18,12 +24,14 @@ class Section:
 def page(title: str, lead: Sequence[str], tiles: Sequence[tuple[str, str]], sections: Iterable[Section]) -> str:
     """The whole HTML: title, sentences, large numbers (value, name), sections."""
     style = resources.files("isc_jobs.report").joinpath("style.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     numbers = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for value, name in tiles)
     large = f'<dl class="tiles">{numbers}</dl>' if numbers else ""
     sentences = "".join(f"<p>{escape(line)}</p>" for line in lead)
     body = "".join(_section(section) for section in sections if section.html)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest)}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main><header><h1>{escape(title)}</h1>"
         f"{sentences}{large}</header>{body}</main></body></html>\n"

@@ -1,11 +1,11 @@
 """The report's figures and tables of trainings, data, times and versions."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from isc_jobs.report.charts import Chart, Line, draw, smoothed
 from isc_jobs.report.page import figure, table
+from isc_jobs.report.text import escape
 from isc_jobs.store.artifacts import Commit
 
 _SHOWN_BAD = 50

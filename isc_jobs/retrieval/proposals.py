@@ -13,15 +13,18 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from isc_jobs.retrieval.rows import Matrix, Wide, lengths
+from isc_jobs.retrieval.rows import Matrix, Wide, by_parts, lengths
 
 _GROUP = 32  # scores of which the largest is looked at first
-_CACHED = 5_000_000  # products, which a processor's cache holds
+_CACHED = 10_000_000  # products, which a processor's cache holds
 _LARGE, _WORTHWHILE = 200_000_000, 10_000_000  # scores: torch takes seconds to import, if it is not yet
 _LONGEST = 1e9  # of queries and rows whose products are far from float32's end
 _PROCESSOR = Path("/proc/cpuinfo")
 _SINGLE = np.finfo(np.float32)
 _HALF_UNIT = 2.0**-8  # relative error of rounding to bfloat16
+_OFFSETS = 3  # columns that hold a number to float32's precision
+_ALIKE = 0.1  # share of the mean row in the rows' squared length from which it is left out
+_ROWS_AT_ONCE = 4096
 
 
 class Proposals(NamedTuple):
@@ -71,7 +74,10 @@ class FaissProposer:
 class Bfloat16Proposer:
     """Products of bfloat16: of each query, those of the groups with the largest products.
 
-    The nearest w rows lie in at most w groups, and no other group has a larger largest product.
+    The nearest w rows lie in at most w groups, and no other group has a larger largest product. Rows that are much
+    alike differ in what bfloat16 would round away; what they have in common is then left out of the products:
+    qr = (q - c)(r - c) + (cr - cc) + cq, where c is the mean row. The second term stands in columns of its own, and
+    the third is the query's. Otherwise c is 0.
     """
 
     spare = 10
@@ -82,17 +88,39 @@ class Bfloat16Proposer:
 
         self._torch, self._count = torch, len(rows)
         self._groups = -(-len(rows) // _GROUP)
-        padded = np.zeros((_GROUP * self._groups, rows.shape[1]), np.float32)
-        padded[: len(rows)] = rows
-        self._rows = torch.from_numpy(padded).bfloat16()
-        sizes, halves = lengths(rows), self._rows[: len(rows)].float().numpy()
-        self._longest, self._lost = float(lengths(halves).max()), float(lengths(rows - halves).max())
-        self._squares = (sizes.min() ** 2, sizes.max() ** 2) if squared_distance else None
+        mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        alike = float(mean @ mean) > _ALIKE * float(rows[0] @ rows[0])
+        self._common, self._offsets = (mean, _OFFSETS) if alike else (np.zeros_like(mean), 0)
+        self._rows = torch.zeros((_GROUP * self._groups, rows.shape[1] + self._offsets), dtype=torch.bfloat16)
+        norms = np.empty((len(rows), 5))
+        by_parts(len(rows), _ROWS_AT_ONCE, lambda part: self._enter(part, rows[part], norms[part]))
+        self._row, self._half, self._difference, self._lost, self._unsaid = norms.max(axis=0)
+        self._squares = (norms[:, 0].min() ** 2, self._row**2) if squared_distance else None
+
+    def _enter(self, part: slice, rows: Matrix, norms: Wide) -> None:
+        """Differences and shares of some rows; lengths of what was given, entered, meant and lost, the share's rest."""
+        differences, entered, rest = self._without_common(rows), self._rows[part], np.zeros(len(rows))
+        entered[:, : rows.shape[1]] = self._torch.from_numpy(differences)
+        if self._offsets:
+            common = self._common.astype(np.float64)
+            rest = (rows @ common) - common @ common
+        for column in range(rows.shape[1], entered.shape[1]):  # each takes up what those before have rounded away
+            entered[:, column] = self._torch.from_numpy(rest)
+            rest = rest - entered[:, column].double().numpy()
+        halves = entered.float().numpy()
+        norms[:, 0], norms[:, 1] = lengths(rows), lengths(halves)
+        norms[:, 2] = lengths(differences) if self._offsets else norms[:, 0]
+        norms[:, 3], norms[:, 4] = lengths(differences - halves[:, : rows.shape[1]]), np.abs(rest)
+
+    def _without_common(self, rows: Matrix) -> Matrix:
+        return rows - self._common if self._offsets else np.ascontiguousarray(rows, np.float32)
 
     def propose(self, queries: Matrix, width: int) -> Proposals:
         """As bfloat16 ranks them."""
         positions, products = np.empty((len(queries), width), np.int64), np.empty((len(queries), width))
-        halves = self._torch.from_numpy(np.ascontiguousarray(queries, np.float32)).bfloat16()
+        differences = self._without_common(queries)
+        halves = self._torch.ones((len(queries), self._rows.shape[1]), dtype=self._torch.bfloat16)
+        halves[:, : queries.shape[1]] = self._torch.from_numpy(differences)
         step = max(32, _CACHED // len(self._rows))
         held = self._torch.empty((min(step, len(queries)), len(self._rows)), dtype=self._torch.bfloat16)
         for start in range(0, len(queries), step):
@@ -101,7 +129,7 @@ class Bfloat16Proposer:
             positions[part], products[part] = self._largest(
                 self._torch.mm(some, self._rows.T, out=held[: len(some)]), width
             )
-        highest, lowest = self._between(queries, halves.float().numpy(), products)
+        highest, lowest = self._between(queries, differences, halves.float().numpy(), products)
         if self._squares is not None:
             least, most = self._squares
             own = lengths(queries)[:, None] ** 2
@@ -124,13 +152,18 @@ class Bfloat16Proposer:
         positions = member * self._groups + chosen.gather(1, group)
         return positions.numpy(), best.double().numpy()
 
-    def _between(self, queries: Matrix, halves: Matrix, products: Wide) -> tuple[Wide, Wide]:
+    def _between(self, queries: Matrix, differences: Matrix, halves: Matrix, products: Wide) -> tuple[Wide, Wide]:
         """Bounds of exact products: what rounding both sides took, what summing in float32 did, and the result's."""
-        sizes = lengths(halves)
-        base = lengths(queries - halves) * self._longest + lengths(queries) * self._lost
-        base += (queries.shape[1] + 8) * (float(_SINGLE.eps) * sizes * self._longest + float(_SINGLE.tiny))
+        lost = lengths(differences - halves[:, : queries.shape[1]])
+        given = lengths(queries)
+        meant = lengths(differences) if self._offsets else given
+        base = lost * self._half + meant * self._lost + self._unsaid
+        base += (halves.shape[1] + 8) * (float(_SINGLE.eps) * lengths(halves) * self._half + float(_SINGLE.tiny))
+        base += 1.01 * float(_SINGLE.eps) * meant * self._difference  # both were rounded to float32
+        base += 1e-12 * (given + self._row) * self._row  # sums in float64
         doubt = base[:, None] + 1.01 * _HALF_UNIT * np.abs(products)
-        return products + doubt, products - doubt
+        shifted = products + (queries @ self._common.astype(np.float64))[:, None]
+        return shifted + doubt, shifted - doubt
 
 
 def make_proposer(rows: Matrix, queries: Matrix, *, squared_distance: bool) -> Proposer:

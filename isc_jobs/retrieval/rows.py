@@ -1,5 +1,9 @@
 """Descriptors as rows of a matrix."""
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,3 +33,15 @@ def check_finite(name: str, rows: Matrix) -> None:
         raise DataError(
             f"{name}: {int(bad.sum())} of {len(rows)} descriptors hold NaN or infinity, first row {bad.argmax()}"
         )
+
+
+def by_parts(count: int, step: int, work: Callable[[slice], None]) -> None:
+    """``work`` for every ``step`` of ``count`` rows, on all cores that this process may use: numpy releases the GIL.
+
+    Raises what ``work`` raises first.
+    """
+    if count <= step:
+        work(slice(0, count))
+        return
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        list(threads.map(work, (slice(start, min(start + step, count)) for start in range(0, count, step))))

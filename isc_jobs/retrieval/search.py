@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isc_jobs.retrieval.proposals import make_proposer, rounding
-from isc_jobs.retrieval.rows import Matrix, Wide, check_finite, lengths
+from isc_jobs.retrieval.rows import Matrix, Wide, by_parts, check_finite, lengths
 
-_QUERIES_AT_ONCE = 4096
+_QUERIES_AT_ONCE = 16_384
 _BLOCK_BYTES = 64 << 20  # of scores or rows held at once
 _CACHED_BYTES = 1 << 20  # of rows that a processor's cache holds
 _WIDEST = 2048  # neighbours that faiss finds at once on a GPU
@@ -113,12 +113,13 @@ class _Search:
         scores = np.full(positions.shape, -np.inf)
         places, columns = np.nonzero(counts)
         found = positions[places, columns]
-        step = max(1, _CACHED_BYTES // (8 * max(1, self._rows.shape[1])))
-        for start in range(0, len(places), step):
-            part = slice(start, start + step)
+
+        def score(part: slice) -> None:
             queries, rows = self._queries[which[places[part]]], self._rows[found[part]]
             exact = self._score(queries.astype(np.float64), rows.astype(np.float64)[:, None])[:, 0]
             scores[places[part], columns[part]] = exact
+
+        by_parts(len(places), max(1, _CACHED_BYTES // (8 * max(1, self._rows.shape[1]))), score)
         return scores
 
     def _scanned(self, which: NDArray[np.int64], k: int) -> Neighbours:

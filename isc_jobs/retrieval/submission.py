@@ -2,7 +2,9 @@
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from isc_jobs.spec.errors import DataError, UsageError
 
 MAX_ROWS = 500_000
 MAX_DIMENSIONS = 256
+_SMALL, _MOST_SHRUNK = 64 << 20, 16  # bytes that a dataset may always have, and how many times as many as its file
+_AT_ONCE, _LONGEST_ID = 256, 1024
+_SHOWN = 10  # of what a wrong file holds
 _HEADER = ["query_id", "reference_id", "score"]
 
 
@@ -31,18 +36,44 @@ def read_descriptors(path: Path, name: str) -> Descriptors:
     """Dataset ``name`` and its ids; raises UsageError or DataError that says what is wrong."""
     try:
         with h5py.File(path, "r") as file:
-            if name not in file or f"{name}_ids" not in file:
-                raise DataError(f"{path.name} holds {', '.join(file) or 'nothing'}: expected {name} and {name}_ids")
-            rows, raw = np.asarray(file[name]), np.asarray(file[f"{name}_ids"])
-            if raw.dtype.kind not in "SO" or raw.ndim != 1:
-                raise DataError(f"{path.name}: {name}_ids is {raw.dtype} {raw.shape}, expected strings (n,)")
-            ids = [bytes(id_).decode() for id_ in raw]
+            found, named = _dataset(file, path, name), _dataset(file, path, f"{name}_ids")
+            if found.dtype != np.float32 or found.ndim != 2:
+                raise DataError(f"{path.name}: {name} is {found.dtype} {found.shape}, expected float32 (n, d)")
+            if named.dtype.kind not in "SO" or named.ndim != 1:
+                raise DataError(f"{path.name}: {name}_ids is {named.dtype} {named.shape}, expected strings (n,)")
+            rows, ids = np.asarray(found), list(_ids(path, named))
     except FileNotFoundError as error:
         raise UsageError(f"descriptors {path}: no such file") from error
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, LookupError, RuntimeError, MemoryError) as error:
         raise DataError(f"descriptors {path} are no HDF5 descriptor file: {error}") from error
     _check_descriptors(f"{path.name}: {name}", ids, rows)
     return Descriptors(ids, rows)
+
+
+def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """A dataset whose data are in the file itself, and not many times as large; raises DataError."""
+    link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118 - it is no mapping
+    if link is None:
+        held = ", ".join(map(str, islice(file, _SHOWN)))
+        raise DataError(f"{path.name} holds {held or 'nothing'}: expected {name} and {name}_ids")
+    found = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+        raise DataError(f"{path.name}: {name} is no dataset of this file alone: links and outside data are not read")
+    most = max(_SMALL, _MOST_SHRUNK * path.stat().st_size)
+    if found.shape is None or found.nbytes > most:
+        raise DataError(
+            f"{path.name}: {name} claims {found.nbytes} bytes of a file of {path.stat().st_size}: it is refused"
+        )
+    return found
+
+
+def _ids(path: Path, named: h5py.Dataset) -> Iterator[str]:
+    """Ids a part at a time: in a file many strings of any length may be one."""
+    for start in range(0, len(named), _AT_ONCE):
+        for id_ in named[start : start + _AT_ONCE]:
+            if len(id_) > _LONGEST_ID:
+                raise DataError(f"{path.name}: an id of {len(id_)} characters, at most {_LONGEST_ID} are read")
+            yield bytes(id_).decode()
 
 
 def _check_descriptors(name: str, ids: list[str], rows: NDArray[Any]) -> None:
@@ -99,11 +130,9 @@ def write_matches(path: Path, queries: list[str], references: list[str], found: 
 
 def read_matches(path: Path) -> Matches:
     """Read and validate a matching file; raises UsageError or DataError that names the line."""
-    rows = _read_csv(path, _HEADER)
+    rows = _read_csv(path, _HEADER, MAX_ROWS)
     if not rows:
         raise DataError(f"{path.name} has a header and no rows: nothing can be scored")
-    if len(rows) > MAX_ROWS:
-        raise DataError(f"{path.name} has {len(rows)} rows, at most {MAX_ROWS} are allowed")
     seen: set[tuple[str, str]] = set()
     scores = np.empty(len(rows))
     for number, (query, reference, score) in enumerate(rows):
@@ -141,10 +170,13 @@ def read_ground_truth(path: Path) -> GroundTruth:
     return GroundTruth(frozenset(row[0] for row in rows), pairs)
 
 
-def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
+def _read_csv(path: Path, header: list[str], most: int | None = None) -> list[list[str]]:
+    """The rows below the header, ``most`` at most."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+            reader = csv.reader(file)
+            rows = list(islice(reader, None if most is None else most + 2))
+            more = sum(1 for _ in reader)  # counted, not kept
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -155,6 +187,8 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
         raise DataError(
             f"{path.name}: expected the header {','.join(header)}, found {','.join(rows[0]) if rows else ''!r}"
         )
+    if most is not None and len(rows) > most + 1:
+        raise DataError(f"{path.name} has {len(rows) - 1 + more} rows, at most {most} are allowed")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header) or not row[0]:
             raise DataError(f"{path.name} line {number}: expected {','.join(header)}, found {','.join(row)!r}")

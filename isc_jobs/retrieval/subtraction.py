@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from isc_jobs.retrieval.rows import Matrix, normalised
+from isc_jobs.retrieval.rows import Matrix, by_parts, normalised
 from isc_jobs.retrieval.search import inner_product_neighbours, silent
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 512
 
 
 def smooth(rows: Matrix, neighbours: int, power: float, report: Callable[[int], None] = silent) -> Matrix:
@@ -18,10 +18,12 @@ def smooth(rows: Matrix, neighbours: int, power: float, report: Callable[[int], 
     found = inner_product_neighbours(rows, rows, neighbours, report)
     weights = np.sign(found.scores) * np.abs(found.scores) ** power
     result = np.empty_like(rows)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+
+    def add_up(part: slice) -> None:
         sums = np.einsum("nk,nkd->nd", weights[part], rows[found.positions[part]], dtype=np.float64)
         result[part] = normalised(sums)
+
+    by_parts(len(rows), _ROWS_AT_ONCE, add_up)
     return result
 
 
@@ -36,7 +38,9 @@ def subtract_negatives(
         return normalised(rows)
     found = inner_product_neighbours(rows, negatives, neighbours, report)
     result = np.empty_like(rows)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
+
+    def subtract(part: slice) -> None:
         result[part] = normalised(rows[part] - beta * negatives[found.positions[part]].mean(axis=1, dtype=np.float64))
+
+    by_parts(len(rows), _ROWS_AT_ONCE, subtract)
     return result

@@ -2,6 +2,10 @@
 
 from enum import IntEnum
 
+from isc_jobs.spec.plain import plain_lines
+
+_LONGEST = 2_000  # characters
+
 
 class ExitCode(IntEnum):
     """Exit codes of every program here; the controller decides on retries by them."""
@@ -11,14 +15,24 @@ class ExitCode(IntEnum):
     DATA = 65
     INTERNAL = 70
     TEMPORARY = 75
+    SILENT = 124  # of an attempt: ended because it said nothing any more
     INTERRUPTED = 130
     TERMINATED = 143
 
 
 class IscJobsError(Exception):
-    """Base of all expected errors: one sentence that says what was found, expected and to be done."""
+    """Base of all expected errors: one sentence that says what was found, expected and to be done.
+
+    What was found may come from anyone: control characters, which a terminal would obey, are shown as escapes, and
+    what is longer than a page is cut.
+    """
 
     exit_code = ExitCode.INTERNAL
+
+    def __str__(self) -> str:
+        """The sentence."""
+        shown = plain_lines(super().__str__()[: _LONGEST + 1])
+        return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 class UsageError(IscJobsError):
@@ -43,3 +57,12 @@ class Terminated(IscJobsError):
     """SIGTERM was handled: a checkpoint is written and the attempt may be repeated without charge."""
 
     exit_code = ExitCode.TERMINATED
+
+
+class Stopped(BaseException):
+    """A signal asks this process to end. No Exception: libraries catch and retry those."""
+
+    def __init__(self, signum: int) -> None:
+        """``signum``: the signal."""
+        super().__init__(signum)
+        self.signum = signum

@@ -6,14 +6,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from isc_jobs.spec.documents import LONGEST, parse_yaml
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import Settings
 
 PROFILES = ("demo", "isc21")
-_MISSING_SHOWN = 5
+_MISSING_SHOWN, _UNKNOWN_SHOWN = 5, 10
+_MOST_FILES = 20
+_MOST_PARTS = 20  # of a key's path
 
 
 def load_settings(profile: str, overrides: Iterable[str] = (), *, deployed: Iterable[dict[str, Any]] = ()) -> Settings:
@@ -35,10 +37,9 @@ def load_settings(profile: str, overrides: Iterable[str] = (), *, deployed: Iter
 def _read_profile(profile: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if profile in seen:
         raise UsageError(f"profile {profile} extends itself: {' -> '.join((*seen, profile))}")
-    try:
-        values = yaml.safe_load(_profile_text(profile))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{profile} is not valid YAML: {' '.join(str(error).split())}") from error
+    if len(seen) >= _MOST_FILES:
+        raise UsageError(f"profile {seen[0]} extends more than {_MOST_FILES} files, one another: {profile} is the next")
+    values = parse_yaml(_profile_text(profile, seen[-1] if seen else None), profile)
     if not isinstance(values, dict):
         raise UsageError(f"{profile} holds {type(values).__name__}, expected a mapping of settings")
     base = values.pop("extends", None)
@@ -51,25 +52,25 @@ def _read_profile(profile: str, seen: tuple[str, ...]) -> dict[str, Any]:
     return _merge(_read_profile(base, (*seen, profile)), values)
 
 
-def _profile_text(profile: str) -> str:
+def _profile_text(profile: str, by: str | None) -> str:
+    """The text of a profile or file, which the file ``by`` extends."""
+    where = f"{by}: extends: " if by else ""
     if profile in PROFILES:
         return resources.files("isc_jobs.spec.profiles").joinpath(f"{profile}.yaml").read_text("utf-8")
     if not profile.endswith((".yaml", ".yml")):
-        raise UsageError(f"unknown profile {profile!r}: expected {', '.join(PROFILES)} or a .yaml file")
+        raise UsageError(f"{where}unknown profile {profile!r}: expected {', '.join(PROFILES)} or a .yaml file")
     try:
-        return Path(profile).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the settings file {profile}: {error}") from error
+        with Path(profile).open(encoding="utf-8") as file:
+            return file.read(LONGEST + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}cannot read the settings file {profile}: {error}") from error
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
-        raise UsageError(f"--set {override!r}: expected key=value, as trainings.v83.lr=0.01")
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {path}: {text!r} is not a YAML value") from error
+    if not equals or not all(path.split(".")) or path.count(".") >= _MOST_PARTS:
+        raise UsageError(f"--set {override[:100]!r}: expected key=value, as trainings.v83.lr=0.01")
+    value: Any = parse_yaml(text, f"--set {path}")
     for part in reversed(path.split(".")):
         value = {part: value}
     assert isinstance(value, dict)
@@ -87,7 +88,10 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, profile: str) -> str:
     unknown = [problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"]
-    problems = [f"{'.'.join(map(str, loc))}: unknown key{_likely(loc)}" for loc in unknown]
+    known = load_settings("isc21").model_dump() if unknown else {}
+    problems = [f"{'.'.join(map(str, loc))}: unknown key{_likely(loc, known)}" for loc in unknown[:_UNKNOWN_SHOWN]]
+    if len(unknown) > _UNKNOWN_SHOWN:
+        problems.append(f"{len(unknown) - _UNKNOWN_SHOWN} more unknown keys")
     missing: list[str] = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"]) or "settings"
@@ -106,9 +110,8 @@ def _explain(error: ValidationError, profile: str) -> str:
     return f"settings of {profile}: {'; '.join(problems)}"
 
 
-def _likely(loc: tuple[int | str, ...]) -> str:
-    """The known key that an unknown one is most like, as a question."""
-    known: Any = load_settings("isc21").model_dump()
+def _likely(loc: tuple[int | str, ...], known: Any) -> str:
+    """The key among ``known`` settings that an unknown one is most like, as a question."""
     for part in loc[:-1]:
         known = known.get(part) if isinstance(known, dict) else None
     names = [*known] if isinstance(known, dict) else []

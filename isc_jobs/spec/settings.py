@@ -8,10 +8,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from isc_jobs.spec.environment import Environment
+
 TRAINING_NAMES = ("v83", "v86", "v98", "v107")
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+LARGEST_SIZE = 4096  # pixels a side of what a model sees
+_LARGEST = (1 << 63) - 1  # what torch and numpy count with
+PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -82,8 +86,8 @@ class Training(Frozen):
     restart_epoch: PositiveInt | None  # from here on the next seed, with an empty memory
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)]
     global_batch: PositiveInt  # samples per step over all processes
-    input_size: Annotated[int, Field(ge=32)]
-    lr: PositiveFloat  # on the global mean loss, whatever the number of processes
+    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]
+    lr: Annotated[float, Field(gt=0, le=1e30)]  # on the global mean loss, whatever the number of processes
     lr_schedule: Literal["constant", "linear"]
     momentum: Probability
     weight_decay: NonNegativeFloat
@@ -145,6 +149,7 @@ class Compute(Frozen):
     # Of a training; auto: at the interval of Young and Daly, 30 s to 30 minutes, for what a checkpoint is seen to cost.
     checkpoint_every_steps: PositiveInt | Literal["auto"]
     mean_hours_between_failures: PositiveFloat  # of a training as a whole: lost nodes, preemptions, people
+    silence_seconds: PositiveInt  # a stage that says nothing for so long hangs: it is ended and begun anew
 
 
 class Extract(Frozen):
@@ -152,7 +157,7 @@ class Extract(Frozen):
 
     queries: Literal["phase1", "phase2"]
     target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]
-    input_size: Annotated[int, Field(ge=32)]
+    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]
     batch: PositiveInt
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
     test_time_augmentation: Literal["none", "mirror", "full"]
@@ -248,14 +253,14 @@ class Stages(Frozen):
 class Cluster(Frozen):
     """Where and how stages run on Kubernetes; none of it changes a result."""
 
-    namespace: str
+    namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     images: Images
     pull_secrets: tuple[str, ...] = Field(strict=False)
     service_account: str  # of the stages' pods, which get no token of the API server
     s3_secret: (
         str | None
     )  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN; null: the service account has access
-    environment: dict[str, str]  # as AWS_ENDPOINT_URL_S3; no secrets
+    environment: Environment  # as AWS_ENDPOINT_URL_S3; no secrets
     labels: dict[str, str]
     annotations: dict[str, str]
     node_selector: dict[str, str]  # of all pods

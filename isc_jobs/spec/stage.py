@@ -3,12 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.settings import Frozen
+from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.settings import Compute, Frozen
+
+_Section = TypeVar("_Section", bound=Frozen)
 
 
 class InputRef(Frozen):
@@ -53,9 +55,55 @@ class StageSpec(Frozen):
         except OSError as error:
             raise UsageError(f"cannot read the stage specification {path}: {error.strerror}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"stage specification {path}: {where}: {first['msg']}") from error
+            raise UsageError(f"stage specification {path}: {first_problem(error)}") from error
+
+    @classmethod
+    def parse(cls, data: bytes | str, name: str) -> "StageSpec":
+        """A kept specification called ``name``; raises DataError that names what is wrong."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise DataError(f"{name} is damaged: {first_problem(error)}") from error
+
+    def setting(self, name: str, kind: type[_Section]) -> _Section:
+        """The settings of that name; raises UsageError that names what is wrong."""
+        return _section(self.settings, f"settings.{name}", kind)
+
+    def compute(self) -> Compute:
+        """How the machine is to be used; raises UsageError that names what is wrong."""
+        return _section(self.execution, "execution.compute", Compute)
+
+
+class LastWords(Frozen):
+    """How a stage's process ended, as it leaves it for the controller: its exit code and why."""
+
+    exit_code: Annotated[int, Field(ge=0, le=255)]
+    reason: str
+
+    @classmethod
+    def read(cls, data: bytes | str) -> "LastWords | None":
+        """None for what is cut short or no stage's."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError:
+            return None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, after the path to it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _section(values: dict[str, Any], where: str, kind: type[_Section]) -> _Section:
+    name = where.rpartition(".")[2]
+    if name not in values:
+        raise UsageError(f"stage specification: {where} is missing")
+    try:
+        return kind.model_validate(values[name])
+    except ValidationError as error:
+        raise UsageError(f"stage specification: {where}: {first_problem(error)}") from error
 
 
 def attempt_prefix(run: str, stage: str, number: int) -> str:

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from isc_jobs.spec.errors import DataError, Terminated
+from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.settings import Data
 from isc_jobs.stages.ground_truth import Row, read_ground_truth, write_ground_truth
 from isc_jobs.stages.pieces import Piece, Pieces
 from isc_jobs.stages.runner import Context, run_stage
-from isc_jobs.stages.sharding import Plan, Shard, picture_id, plan_shards
+from isc_jobs.stages.sharding import Plan, Shard, picture_id
 from isc_jobs.store.listing import fetch_listing, read_listing, write_listing
 from isc_jobs.store.port import ObjectInfo
 from isc_jobs.store.source import Source, open_source
@@ -32,14 +32,15 @@ def body(ctx: Context) -> dict[str, Any] | None:
     Raises DataError if too many pictures are bad.
     """
     source = open_source(ctx.spec.execution["source"], anonymous=bool(ctx.spec.execution.get("anonymous")))
-    data = Data.model_validate(ctx.spec.settings["data"])
-    plan = plan_shards(_listing(ctx, source), source.uri, data.shard_megabytes << 20)
-    truths = read_ground_truth(source, plan)
-    ctx.log(f"{plan.total} pictures, {plan.ignored} other files ignored")
-    pieces = Pieces(ctx, [shard.name for shard in plan.shards], final=True)
-    _Packer(ctx, source, data, plan, pieces).pack()
-    packed = pieces.all()
-    return None if packed is None else _merge(ctx, data, plan, truths, packed)
+    data = ctx.spec.setting("data", Data)
+    shard_bytes = data.shard_megabytes << 20
+    with closing(Plan(_listing(ctx, source), source.uri, shard_bytes, ctx.work / "plan.sqlite")) as plan:
+        truths = read_ground_truth(source, plan)
+        ctx.log(f"{plan.total} pictures, {plan.ignored} other files ignored")
+        pieces = Pieces(ctx, [shard.name for shard in plan.shards], final=True)
+        _Packer(ctx, source, data, plan, pieces).pack()
+        packed = pieces.all()
+        return None if packed is None else _merge(ctx, data, plan, truths, packed)
 
 
 def check_share(bad: list[tuple[str, str]], total: int, max_bad_share: float) -> None:
@@ -73,7 +74,7 @@ def _merge(
     bad: list[tuple[str, str]] = []
     for shard, piece in zip(plan.shards, packed, strict=True):
         sets[shard.set]["shards"].append(f"shards/{shard.name}.tar")
-        sets[shard.set]["count"] += len(shard.keys) - len(piece.result["bad"])
+        sets[shard.set]["count"] += shard.count - len(piece.result["bad"])
         lost[shard.set] |= {picture_id(key) for key, _ in piece.result["bad"]}
         bad += [(key, reason) for key, reason in piece.result["bad"]]
     check_share(bad, plan.total, data.max_bad_share)
@@ -92,17 +93,17 @@ class _Packer:
     def __init__(self, ctx: Context, source: Source, data: Data, plan: Plan, pieces: Pieces) -> None:
         self._ctx, self._source, self._data, self._plan, self._pieces = ctx, source, data, plan, pieces
         self._shards = [shard for shard in plan.shards if shard.name in pieces.mine]
-        self._total, self._done = sum(len(shard.keys) for shard in self._shards), 0
+        self._total, self._done = sum(shard.count for shard in self._shards), 0
         self._bad: list[tuple[str, str]] = []
 
     def pack(self) -> None:
         """One pool verifies the pictures of all shards, and a shard is uploaded while the next is filled."""
         missing = [shard for shard in self._shards if not self._recall(shard)]
-        keys = (key for shard in missing for key in shard.keys)
+        keys = (key for shard in missing for key in self._plan.keys(shard))
         with closing(self._verified(keys)) as pictures, ThreadPoolExecutor(1) as keeper:
             keeping: deque[Future[Piece]] = deque()
             for shard in missing:
-                bad = self._write(shard, islice(pictures, len(shard.keys)))
+                bad = self._write(shard, islice(pictures, shard.count))
                 while keeping:
                     keeping.popleft().result()
                 keeping.append(keeper.submit(self._keep, shard, bad))
@@ -115,7 +116,7 @@ class _Packer:
         if piece is None:
             return False
         self._bad += [(key, reason) for key, reason in piece.result["bad"]]
-        self._step(len(shard.keys))
+        self._step(shard.count)
         return True
 
     def _write(self, shard: Shard, pictures: Iterable[tuple[str, Picture | BadImage]]) -> list[tuple[str, str]]:
@@ -163,8 +164,6 @@ class _Packer:
         return Picture(path.stem, path.suffix.lower().lstrip("."), data, width, height)
 
     def _step(self, count: int) -> None:
-        if self._ctx.stop_requested:
-            raise Terminated("download was told to stop: finished shards are kept, run it again to go on")
         self._done += count
         self._ctx.progress(self._done, self._total, bad=len(self._bad))
 

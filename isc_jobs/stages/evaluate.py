@@ -50,7 +50,7 @@ class _Row:
 
 def body(ctx: Context) -> dict[str, Any]:
     """Write scores.json and report.html; without ground truth there are no rows, and the report says so."""
-    settings = Evaluate.model_validate(ctx.spec.settings["evaluate"])
+    settings = ctx.spec.setting("evaluate", Evaluate)
     data = ctx.input("download")
     truth_name = f"ground_truth_{ctx.spec.settings['queries']}.csv"
     truth = read_ground_truth(data.path(truth_name)) if truth_name in data.names() else None

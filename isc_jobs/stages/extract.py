@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from isc_jobs.spec.errors import DataError, Terminated
+from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.settings import Compute, Extract, Model
 from isc_jobs.stages.pieces import Piece, Pieces
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.stages.train import weights_file
 from isc_jobs.training.checkpoint import load_weights
 from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
+from isc_jobs.training.lost_processes import lost_processes
 from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.folding import fold_batch_norms
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
@@ -47,8 +48,8 @@ class _Shard:
 
 def body(ctx: Context) -> dict[str, Any] | None:
     """Describe this part's shards; the last part writes descriptors.h5 with the sets that ``target_set`` names."""
-    extract = Extract.model_validate(ctx.spec.settings["extract"])
-    compute = Compute.model_validate(ctx.spec.execution["compute"])
+    extract = ctx.spec.setting("extract", Extract)
+    compute = ctx.spec.compute()
     torch.set_num_threads(compute.threads)
     chosen = _choose(ctx, extract)
     shards = [_Shard(name, file, places) for name in chosen for file, places in chosen[name].shards if places]
@@ -57,9 +58,10 @@ def body(ctx: Context) -> dict[str, Any] | None:
     missing = [shard for shard in mine if pieces.recall(shard.name) is None]
     if missing:
         extractor = _Extractor(ctx, extract, compute, _pictures(mine))
-        for shard, rows in extractor.describe(chosen, missing):
-            np.save(pieces.path(f"{shard.name}.npy"), rows)
-            pieces.keep(shard.name, [f"{shard.name}.npy"], {})
+        with lost_processes():
+            for shard, rows in extractor.describe(chosen, missing):
+                np.save(pieces.path(f"{shard.name}.npy"), rows)
+                pieces.keep(shard.name, [f"{shard.name}.npy"], {})
     described = pieces.all()
     if described is None:
         return None
@@ -96,6 +98,18 @@ def _write(ctx: Context, chosen: dict[str, ShardSet], pieces: Pieces, described:
             file[f"{name}_ids"] = np.array(pictures.ids, dtype=f"S{max(_ID_WIDTH[name], longest)}")
 
 
+def _finite(rows: NDArray[np.float32], pictures: ShardSet, shard: _Shard) -> NDArray[np.float32]:
+    """The descriptors of a shard's pictures; raises DataError if one is no direction."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"descriptors of {len(bad)} of {len(rows)} pictures of {shard.name} hold NaN or infinity, first that of "
+            f"{pictures.ids[shard.positions[int(bad[0])]]}: the weights are of a training that diverged, or too large "
+            "for compute.precision; give others, or fp32"
+        )
+    return rows
+
+
 class _Pictures(Dataset[tuple[Tensor, ...]]):
     """A picture by set and position, as (size, size, 3) uint8 of each size."""
 
@@ -121,7 +135,7 @@ class _Extractor:
         self._model.to(self._device).to(memory_format=torch.channels_last)
 
     def _load(self) -> DescriptorModel:
-        settings = Model.model_validate(self._ctx.spec.settings["model"])
+        settings = self._ctx.spec.setting("model", Model)
         model = build_model(settings, pretrained=not self._trained, gem_p=settings.gem_eval_p)
         if self._trained:
             load_weights(model, weights_file(self._ctx.input("weights")))
@@ -141,14 +155,10 @@ class _Extractor:
         for shard in shards:
             rows: list[Tensor] = []
             for _ in range(0, len(shard.positions), self._extract.batch):
-                if self._ctx.stop_requested:
-                    raise Terminated(
-                        f"stopped after {done} of {self._total} pictures: finished shards are kept, run again"
-                    )
                 rows.append(self._describe(next(loader)).cpu())
                 done += len(rows[-1])
                 self._ctx.progress(done, self._total)
-            yield shard, torch.cat(rows).numpy()
+            yield shard, _finite(torch.cat(rows).numpy(), sets[shard.set], shard)
 
     @torch.inference_mode()
     def _describe(self, batches: Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ def read_ground_truth(source: Source, plan: Plan) -> dict[str, list[Row]]:
     """The rows of every phase that the source has a ground truth of; raises DataError for a wrong one."""
     truths = {}
     for phase, names in _NAMES.items():
-        name = next((name for name in names if name in plan.beside), None)
+        name = next((name for name in names if name in plan.tables), None)
         if name is not None:
             truths[phase] = parse_ground_truth(name, source.read(name))
             _check_ids(name, truths[phase], plan, f"query_{phase}")

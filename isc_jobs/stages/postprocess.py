@@ -21,7 +21,7 @@ MATCHES = "v107_iso.csv"
 
 def body(ctx: Context) -> dict[str, Any]:
     """Write both submission files."""
-    settings = Postprocess.model_validate(ctx.spec.settings["postprocess"])
+    settings = ctx.spec.setting("postprocess", Postprocess)
     names = ["extract", *(f"extract-{name}" for name in settings.concatenate)]
     files = {name: ctx.input(name).path("descriptors.h5") for name in names}
     train, queries, references = _read(files)

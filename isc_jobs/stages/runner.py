@@ -1,7 +1,7 @@
 """What every stage program does around its body: read the specification, run, commit, exit by the table."""
 
 import argparse
-import json
+import ctypes
 import os
 import platform
 import shutil
@@ -11,19 +11,24 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
+from multiprocessing import parent_process
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import isc_jobs
-from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
-from isc_jobs.spec.stage import InputRef, StageSpec
+from isc_jobs.spec.errors import ExitCode, IscJobsError, Stopped, UsageError
+from isc_jobs.spec.plain import plain, plain_lines
+from isc_jobs.spec.stage import InputRef, LastWords, StageSpec
 from isc_jobs.store import Store, open_store
 from isc_jobs.store.artifacts import Artifact, FileEntry, open_artifact, publish, read_commit, uncommit, verify_commit
 from isc_jobs.store.progress import Progress
 
+_PR_SET_PDEATHSIG = 1
+_FULL_BYTES = 1 << 16  # what fails with less room fails for want of it
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
 
 
@@ -40,6 +45,7 @@ class Context:
     uploaded: list[FileEntry] = field(default_factory=list)  # outputs that are in their place in the store already
     progress: Callable[..., None] = field(init=False)
     _stop: list[int] = field(default_factory=list)
+    _notes_stops: bool = False
 
     def __post_init__(self) -> None:
         """Make the folders; only rank 0 reports progress, and each part its own."""
@@ -71,6 +77,10 @@ class Context:
         """Whether SIGTERM came: save what is worth saving and raise Terminated."""
         return bool(self._stop)
 
+    def note_stops(self) -> None:
+        """From here on SIGTERM does not end the attempt where it stands: the body looks at ``stop_requested``."""
+        self._notes_stops = True
+
     def counter(self, name: str) -> Progress:
         """Progress of work under this name: in the log, and if this is rank 0, in the store."""
         file = "progress.json" if self.parts == 1 else f"progress-{self.part}.json"
@@ -78,17 +88,24 @@ class Context:
         return Progress(name, lambda data: _ignore(self.store.put(key, data) if self.is_main else None))
 
     def input(self, name: str) -> Artifact:
-        """A committed input by its name in the specification; the attempt's processes here fetch each file once."""
+        """A committed input by its name in the specification; the attempt's processes here fetch each file once.
+
+        Raises UsageError for an input that is not specified, DataError for one that is not there.
+        """
+        if name not in self.spec.inputs:
+            raise UsageError(f"stage specification: inputs.{name} is missing")
         return open_artifact(self.store, self.spec.inputs[name], self.cache, self.work / "verified")
 
     def log(self, line: str, *, every_rank: bool = False) -> None:
         """A line of the log, from rank 0 alone if not said otherwise."""
         if self.is_main or every_rank:
-            print(f"{self.spec.stage}  {line}", flush=True)
+            print(f"{self.spec.stage}  {plain(line)}", flush=True)
 
     def request_stop(self, signum: int, _frame: FrameType | None) -> None:
-        """The SIGTERM handler."""
+        """The SIGTERM handler; raises Stopped if the body does not look for itself."""
         self._stop.append(signum)
+        if not self._notes_stops and parent_process() is None:  # loaders end with the stage
+            raise Stopped(signum)
 
 
 # Writes files under ``context.out`` and returns a small summary, which are published; None if there is nothing to
@@ -99,14 +116,22 @@ Body = Callable[[Context], dict[str, Any] | None]
 def run_stage(program: str, body: Body) -> int:
     """Run a stage's body by the command line's specification; the exit code is the process's."""
     arguments = _parse(program)
+    _end_with_parent()
     code, reason = _guarded(program, body, arguments.spec, arguments.work)
-    if reason:
-        print(f"{program}: {reason}", file=sys.stderr, flush=True)
-    if arguments.work is not None:
-        _say_why(arguments.work / f"termination-{os.environ.get('RANK', '0')}.json", code, reason)
+    with suppress(OSError):  # of a full disk: the exit code tells what it can
+        if reason:
+            print(f"{program}: {reason}", file=sys.stderr, flush=True)
+        if arguments.work is not None:
+            _say_why(arguments.work / f"termination-{os.environ.get('RANK', '0')}.json", code, reason)
     if code and "ISC_JOBS_TERMINATION_LOG" in os.environ:
         _say_why_once(Path(os.environ["ISC_JOBS_TERMINATION_LOG"]), code, reason)
     return code
+
+
+def _end_with_parent() -> None:
+    """Torchrun begins its processes in sessions of their own: if it is killed, nothing else would end them."""
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _guarded(program: str, body: Body, spec: Path, work: Path | None) -> tuple[int, str]:
@@ -114,21 +139,36 @@ def _guarded(program: str, body: Body, spec: Path, work: Path | None) -> tuple[i
     try:
         return _run(program, body, spec, work), ""
     except IscJobsError as error:
-        return int(error.exit_code), str(error)
-    except OSError as error:
-        traceback.print_exc()
-        return int(ExitCode.TEMPORARY), f"{type(error).__name__}: {error}"
+        return int(error.exit_code), plain(str(error))
+    except Stopped:
+        return int(ExitCode.TERMINATED), "stopped by SIGTERM: what is finished is kept, run it again to go on"
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED), "interrupted"
     except Exception as error:  # noqa: BLE001 - the process's edge: every failure gets its exit code
-        traceback.print_exc()
-        return int(ExitCode.INTERNAL), f"internal error, see the log: {type(error).__name__}: {error}"
+        _print_traceback()
+        said = f"{type(error).__name__}: {error}"
+        if work is not None and _is_full(work):  # SQLite, HDF5 and NumPy have errors of their own for that
+            return int(ExitCode.TEMPORARY), plain(f"the disk of the work folder {work} is full: free space ({said})")
+        if isinstance(error, OSError):
+            return int(ExitCode.TEMPORARY), plain(said)
+        return int(ExitCode.INTERNAL), plain(f"internal error, see the log: {said}")
+
+
+def _is_full(work: Path) -> bool:
+    try:
+        return shutil.disk_usage(work).free < _FULL_BYTES
+    except OSError:
+        return False
+
+
+def _print_traceback() -> None:
+    print(plain_lines(traceback.format_exc()), file=sys.stderr, end="", flush=True)
 
 
 def _say_why(path: Path, code: int, reason: str) -> None:
     """Leave the exit code and reason for the launcher; torchrun hides its children's codes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"exit_code": code, "reason": reason}), "utf-8")
+    path.write_text(LastWords(exit_code=code, reason=reason).model_dump_json(), "utf-8")
 
 
 def _say_why_once(path: Path, code: int, reason: str) -> None:
@@ -152,16 +192,25 @@ def _run(program: str, body: Body, spec_file: Path, work: Path | None) -> int:
     part, parts = _part()
     context = Context(spec, store, scratch, int(os.environ.get("RANK", "0")), part, parts)
     signal.signal(signal.SIGTERM, context.request_stop)
-    started = time.monotonic()
-    summary = body(context)
-    if summary is not None:
-        publish(
-            store, ref, context.out, run=spec.run, attempt=spec.attempt, summary=summary, provenance=versions(),
-            seconds=time.monotonic() - started, uploaded=context.uploaded,
-        )  # fmt: skip
-        context.log(f"committed after {time.monotonic() - started:.1f} s")
-        shutil.rmtree(context.out, ignore_errors=True)
+    try:
+        _run_body(context, body)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway
     return int(ExitCode.OK)
+
+
+def _run_body(ctx: Context, body: Body) -> None:
+    """Run it, publish what it made."""
+    started = time.monotonic()
+    summary = body(ctx)
+    if summary is None:
+        return
+    publish(
+        ctx.store, ctx.ref, ctx.out, run=ctx.spec.run, attempt=ctx.spec.attempt, summary=summary, provenance=versions(),
+        seconds=time.monotonic() - started, uploaded=ctx.uploaded,
+    )  # fmt: skip
+    ctx.log(f"committed after {time.monotonic() - started:.1f} s")
+    shutil.rmtree(ctx.out, ignore_errors=True)
 
 
 def _part() -> tuple[int, int]:

@@ -4,11 +4,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from isc_jobs.spec.errors import IscJobsError
 from isc_jobs.stages.runner import Context
 from isc_jobs.store.checkpoints import KEPT, prune, save_checkpoint
+from isc_jobs.training.checkpoint import save_tensors
 from isc_jobs.training.host_copy import HostCopy
 
 STATE = "state.pt"  # the file of a checkpoint
@@ -59,6 +58,6 @@ class CheckpointWriter:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         folder = self._ctx.work / "checkpoint"
         folder.mkdir(exist_ok=True)
-        torch.save(state, folder / STATE)
+        save_tensors(state, folder / STATE)
         save_checkpoint(self._ctx.store, self._ctx.spec.key, step, folder)
         prune(self._ctx.store, self._ctx.spec.key, KEPT)

@@ -20,6 +20,7 @@ from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
 from isc_jobs.training.hard_groups import Neighbours
 from isc_jobs.training.loop import Hooks, Trainer, history_csv, train
+from isc_jobs.training.lost_processes import lost_processes
 from isc_jobs.training.neighbours import find_neighbours
 from isc_jobs.training.schedule import seed_of
 from isc_jobs.training.whitening import whiten_head
@@ -30,10 +31,11 @@ from isc_jobs.vision.shards import ShardSet
 def body(ctx: Context) -> dict[str, Any] | None:
     """Train to the end from where the last attempt's checkpoint is."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    training = Training.model_validate(ctx.spec.settings["training"])
-    compute = Compute.model_validate(ctx.spec.execution["compute"])
+    training = ctx.spec.setting("training", Training)
+    compute = ctx.spec.compute()
     torch.set_num_threads(compute.threads)
-    with join_world() as world, CheckpointWriter(ctx) as writer:
+    with lost_processes(), join_world() as world, CheckpointWriter(ctx) as writer:
+        ctx.note_stops()  # all ranks end after the same step
         data = ctx.input("data")
         fetch_shards(ctx, data, shards_of(training, data), world)
         samples = open_samples(training, data)
@@ -76,7 +78,7 @@ def weights_file(artifact: Artifact) -> Path:
 def _starting_model(ctx: Context, training: Training, world: World) -> DescriptorModel:
     """With the weights that the training begins with, whether or not it goes on from a checkpoint."""
     torch.manual_seed(seed_of(training, 0))
-    settings = Model.model_validate(ctx.spec.settings["model"])
+    settings = ctx.spec.setting("model", Model)
     model = build_model(settings, pretrained="start" not in ctx.spec.inputs)
     if "start" in ctx.spec.inputs:
         load_weights(model, weights_file(ctx.input("start")))

@@ -5,21 +5,29 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, ValidationError
 
-from isc_jobs.spec.errors import DataError
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.settings import Frozen
-from isc_jobs.spec.stage import InputRef
+from isc_jobs.spec.stage import InputRef, first_problem
 from isc_jobs.store.directory import DirectoryStore
-from isc_jobs.store.port import Conflict, NotFound, Store
+from isc_jobs.store.port import Conflict, NotFound, Store, check_key
+
+
+def _plain_name(name: str) -> str:
+    """The name of a file within an output, which no other folder is reached by; raises ValueError."""
+    try:
+        return check_key(name)
+    except UsageError as error:
+        raise ValueError(f"{name[:100]!r} is no name of a file within an output") from error
 
 
 class FileEntry(Frozen):
     """One file of an output: name relative to it, bytes, SHA-256 (hex)."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_plain_name)]
     size: int
     sha256: str
 
@@ -55,11 +63,19 @@ def read_commit(store: Store, ref: InputRef) -> Commit | None:
     """The output's commit, None if it is not finished; raises DataError if the commit is damaged."""
     key = f"{prefix(ref)}/commit.json"
     try:
-        return Commit.model_validate_json(store.get(key)[0])
+        commit = Commit.model_validate_json(store.get(key)[0])
     except NotFound:
         return None
     except ValidationError as error:
-        raise DataError(f"{store.uri}: {key} is damaged: delete it to run the stage again") from error
+        raise DataError(
+            f"{store.uri}: {key} is damaged ({first_problem(error)}): delete it to run the stage again"
+        ) from error
+    if (commit.stage, commit.key) != (ref.stage, ref.key):
+        raise DataError(
+            f"{store.uri}: {key} is that of another output, {prefix(InputRef(stage=commit.stage, key=commit.key))!r}: "
+            "delete it to run the stage again"
+        )
+    return commit
 
 
 def verify_commit(store: Store, commit: Commit) -> bool:

@@ -5,11 +5,14 @@ import logging
 import re
 from pathlib import Path
 
+from isc_jobs.spec.documents import parse_json
+from isc_jobs.spec.errors import DataError
 from isc_jobs.store.artifacts import file_sha256
-from isc_jobs.store.port import NotFound, Store
+from isc_jobs.store.port import Store
 
 KEPT = 2  # of a stage at once
 _LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")  # of a file in the checkpoint's own folder
 _MARKER = re.compile(r"/step-(\d{9})/marker\.json$")
 
 
@@ -50,11 +53,13 @@ def _steps(store: Store, key: str) -> list[int]:
 
 def _fetch(store: Store, where: str, folder: Path) -> bool:
     try:
-        digests = json.loads(store.get(f"{where}/marker.json")[0])
+        digests = parse_json(store.get(f"{where}/marker.json")[0], f"{where}/marker.json")
+        if not all(_NAME.fullmatch(name) for name in digests):
+            return False
         for name, digest in digests.items():
             store.download(f"{where}/{name}", folder / name)
             if file_sha256(folder / name) != digest:
                 return False
-    except (NotFound, ValueError, AttributeError):
+    except DataError:
         return False
     return True

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isc_jobs.spec.errors import IscJobsError, TemporaryError, UsageError
-from isc_jobs.store.port import Conflict, NotFound, ObjectInfo, check_key
+from isc_jobs.store.port import Conflict, NotFound, ObjectInfo, check_key, check_prefix
 
 _CONTROL = ".control"  # lock and unfinished writes; never listed
 
@@ -71,7 +71,7 @@ class DirectoryStore:
             partial.replace(path)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        folder = self.root / prefix.rpartition("/")[0]
+        folder = self.root / check_prefix(prefix).rpartition("/")[0]
         names = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
         for key in sorted(name for name in names if name.startswith(prefix) and not name.startswith(_CONTROL)):
             info = self.stat(key)

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.store.port import NotFound, ObjectInfo, Store
 from isc_jobs.store.source import FOLDERS, Source
+
+_LONGEST_LINE = 1 << 16  # a key of S3 has 1024 bytes, each three characters at most
 
 
 def source_digest(source: Source, path: Path) -> str:
     """Write the source's listing to ``path``; its digest. Raises UsageError without the expected folders."""
     folders: set[str] = set()
     digest = write_listing(_noting_folders(source.list(), folders), path)
-    if not {name for name in folders if FOLDERS.get(name) in {"train", "reference"}}:
+    if not {"train", "reference"} & folders:
         found = "holds no folder train_images/ or reference_images/" if folders else "is empty"
         raise UsageError(f"source {source.uri} {found}: make such a data set with `isc-jobs dataset make`")
     return digest
@@ -28,18 +30,21 @@ def write_listing(infos: Iterable[ObjectInfo], path: Path) -> str:
     # Entity tags hardly shrink, so the fastest level does.
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
         for info in infos:
-            line = f"{quote(info.key, errors='surrogateescape')}\t{info.size}\t{info.etag}\n".encode()
+            line = f"{quote(info.key, errors='surrogateescape')}\t{info.size}\t{_one_word(info.etag)}\n".encode()
             digest.update(line)
             file.write(line)
     return digest.hexdigest()
 
 
 def read_listing(path: Path) -> Iterator[ObjectInfo]:
-    """The objects of a written listing, in its order."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            key, size, etag = line.rstrip("\n").split("\t")
-            yield ObjectInfo(unquote(key, errors="surrogateescape"), int(size), etag)
+    """The objects of a written listing, in its order; raises DataError for what is none."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+            while line := file.readline(_LONGEST_LINE):
+                key, size, etag = line.rstrip("\n").split("\t")
+                yield ObjectInfo(unquote(key, errors="surrogateescape"), int(size), etag)
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is no listing of a source: {error}; start the run again with run-all") from error
 
 
 def keep_listing(store: Store, digest: str, path: Path) -> None:
@@ -58,11 +63,17 @@ def fetch_listing(store: Store, digest: str, path: Path) -> bool:
         return False
 
 
+def _one_word(etag: str) -> str:
+    """An entity tag as a server gave it, without what would end its field or line."""
+    return etag if etag.isprintable() and etag.isascii() else quote(etag, safe='"', errors="surrogateescape")
+
+
 def _key(digest: str) -> str:
     return f"listings/{digest}.tsv.gz"
 
 
 def _noting_folders(infos: Iterable[ObjectInfo], folders: set[str]) -> Iterator[ObjectInfo]:
+    """Notes the sets that the folders hold, and an empty name if there is anything else."""
     for info in infos:
-        folders.add(info.key.partition("/")[0] if "/" in info.key else "")
+        folders.add(FOLDERS.get(info.key.partition("/")[0], "") if "/" in info.key else "")
         yield info

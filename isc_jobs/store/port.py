@@ -10,7 +10,8 @@ from isc_jobs.spec.errors import DataError, TemporaryError, UsageError
 
 PART_BYTES = 32 << 20  # larger objects come and go in parts of this size,
 CONNECTIONS = 4  # so many at once
-_SEGMENT = re.compile(r"[A-Za-z0-9._=-]+")
+_SEGMENT = re.compile(r"[A-Za-z0-9._=-]{1,200}")  # of 255 that a file system allows, for names made of them
+_LONGEST = 900  # characters of a key, of 1024 that S3 allows, for a prefix
 
 
 class NotFound(DataError):
@@ -57,9 +58,23 @@ class Store(Protocol):
         """Remove; an absent object is fine."""
 
 
+def check_prefix(prefix: str) -> str:
+    """What keys may begin with: plain names, of which the last may be a part of one, or empty; raises UsageError."""
+    folder, slash, rest = prefix.rpartition("/")
+    if slash:
+        check_key(folder)
+    if rest:
+        check_key(rest)
+    return prefix
+
+
 def check_key(key: str) -> str:
     """The key, if each of its segments is a plain name; raises UsageError (no path leaves the store)."""
+    if len(key) > _LONGEST:
+        raise UsageError(f"object key {key[:100]!r}… has {len(key)} characters, at most {_LONGEST} are allowed")
     for segment in key.split("/"):
         if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:
-            raise UsageError(f"object key {key!r}: segment {segment!r} may hold only letters, digits and . _ = -")
+            raise UsageError(
+                f"object key {key!r}: segment {segment!r} may hold only letters, digits and . _ = -, at most 200"
+            )
     return key

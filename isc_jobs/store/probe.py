@@ -4,6 +4,7 @@ import sys
 import uuid
 
 from isc_jobs.spec.errors import ExitCode, IscJobsError, UsageError
+from isc_jobs.spec.plain import plain
 from isc_jobs.store import Conflict, open_store
 
 
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         probe(sys.argv[1])
     except IscJobsError as error:
-        print(f"probe: {error}", file=sys.stderr)
+        print(f"probe: {plain(str(error))}", file=sys.stderr)
         return int(error.exit_code)
     print(f"store {sys.argv[1]}: conditional writes are kept", flush=True)
     return int(ExitCode.OK)

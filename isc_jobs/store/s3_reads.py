@@ -25,7 +25,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
-from isc_jobs.store.s3 import CONNECT_S, READ_S
+from isc_jobs.store.s3 import CONNECT_S, READ_S, read_whole
 
 _SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_request")
 _PATIENCE = 20  # direct reads that may fail in a row
@@ -70,7 +70,7 @@ class ObjectReader:
                 self._failed = 0
                 return data
             self._failed += 1
-        data = bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        data = read_whole(lambda: bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()))
         if way is None and self._failed < _PATIENCE:
             self._way = self._found(key)
         return data

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from isc_jobs.spec.address import check_address
 from isc_jobs.spec.errors import TemporaryError, UsageError
 from isc_jobs.store.port import NotFound, ObjectInfo
 
@@ -28,10 +29,8 @@ class Source(Protocol):
 
 def open_source(uri: str, *, anonymous: bool = False) -> Source:
     """The source; raises UsageError if a folder is missing or the scheme unknown."""
-    if uri.startswith("s3://"):
+    if check_address("source", uri).startswith("s3://"):
         return _S3Source(uri, anonymous=anonymous)
-    if "://" in uri:
-        raise UsageError(f"source {uri}: expected a folder or s3://bucket/prefix")
     return _FolderSource(Path(uri))
 
 

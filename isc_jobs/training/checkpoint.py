@@ -5,7 +5,8 @@ Read as well: bare mappings of names to tensors, and safetensors. Nothing read f
 
 import argparse
 import json
-import pickle
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from isc_jobs.spec.errors import DataError
+from isc_jobs.spec.errors import DataError, TemporaryError
 from isc_jobs.spec.weights import check_weights
+from isc_jobs.vision.pickled import brief, check_tensors, read_pickled
 
 _SHOWN = 8
+_UNWRITTEN = re.compile(r"inline_container|PytorchStreamWriter|iostream")
 _DEEPEST = 20  # levels of values within args
 _MOST_VALUES = 10_000  # in args
-# Whatever torch's reader lets through on damaged bytes.
+# Whatever the safetensors reader lets through on damaged bytes.
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, ArithmeticError,
-               MemoryError, AssertionError)  # fmt: skip
+               MemoryError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,20 @@ def write_checkpoint(
         "optimizer": optimiser.state_dict(),
         "args": dict(args),
     }
-    torch.save(content, path)
+    save_tensors(content, path)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """``torch.save``; raises TemporaryError where the disk takes no more, which torch tells by a RuntimeError."""
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        if not _UNWRITTEN.search(str(error)):
+            raise
+        free = shutil.disk_usage(path.parent).free >> 20
+        raise TemporaryError(
+            f"{path} cannot be written, {free} MB are free there ({brief(error)}): free space, and run again"
+        ) from error
 
 
 def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,14 +85,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _open_pickled(path: Path) -> Checkpoint:
-    """Nothing but tensors, plain values and argparse.Namespace is unpickled."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(f"weights {path} are refused: they hold more than tensors and plain values") from error
-    except _UNREADABLE as error:
-        raise DataError(f"weights {path}: the file is cut short or damaged ({_brief(error)})") from error
+    loaded = read_pickled(path)
     if _is_tensors(loaded) and loaded:
         return Checkpoint("bare", _without_prefix(path, loaded))
     if not isinstance(loaded, dict) or not _is_tensors(loaded.get("state_dict")):
@@ -99,7 +108,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         epoch, args = (json.loads(metadata.get(key, "null")) for key in ("epoch", "args"))
     except (SafetensorError, *_UNREADABLE) as error:
-        raise DataError(f"weights {path}: the safetensors file is cut short or damaged ({_brief(error)})") from error
+        raise DataError(f"weights {path}: the safetensors file is cut short or damaged ({brief(error)})") from error
     return Checkpoint(
         "safetensors",
         _without_prefix(path, tensors),
@@ -125,6 +134,7 @@ def _is_tensors(values: object) -> bool:
 
 
 def _without_prefix(path: Path, tensors: dict[Any, Tensor]) -> dict[str, Tensor]:
+    check_tensors(path, tensors)
     plain = {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
     if len(plain) != len(tensors):
         raise DataError(f"weights {path}: some names are there both with and without module.")
@@ -155,7 +165,9 @@ class _PlainValues:
             return {str(key): self._plain(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple | set):
             return [self._plain(inner, depth + 1) for inner in value]
-        return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
+        if isinstance(value, Tensor):
+            return f"tensor {tuple(value.shape)}"
+        return f"{len(value)} bytes" if isinstance(value, bytes | bytearray) else str(value)
 
 
 @dataclass(frozen=True)
@@ -165,39 +177,52 @@ class Misfit:
     missing: list[str]
     unexpected: list[str]
     misshapen: list[str]
+    mistyped: list[str]  # whole or complex numbers where the model has others, or the other way round
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self.missing or self.unexpected or self.misshapen)
+        return bool(self.missing or self.unexpected or self.misshapen or self.mistyped)
 
     def __str__(self) -> str:
         """How many and which."""
-        kinds = (self.missing, "missing"), (self.unexpected, "unexpected"), (self.misshapen, "of another shape")
-        return "; ".join(f"{len(names)} {kind}: {_list(names)}" for names, kind in kinds if names)
+        kinds = {
+            "missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshapen,
+            "of another type": self.mistyped,
+        }  # fmt: skip
+        return "; ".join(f"{len(names)} {kind}: {_list(names)}" for kind, names in kinds.items() if names)
 
 
 def find_misfit(model: nn.Module, given: Mapping[str, Tensor]) -> Misfit:
     """What keeps ``given`` from loading strictly into the model."""
     wanted = model.state_dict()
+    common = [name for name in wanted if name in given]
     return Misfit(
         [name for name in wanted if name not in given],
         [name for name in given if name not in wanted],
-        [name for name in wanted if name in given and given[name].shape != wanted[name].shape],
+        [name for name in common if given[name].shape != wanted[name].shape],
+        [name for name in common if given[name].is_floating_point() != wanted[name].is_floating_point()],
     )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint strictly; raises DataError that lists missing, unexpected and misshapen names."""
+    """Load a checkpoint strictly; raises DataError that lists missing, unexpected, misshapen and not finite names."""
     given = read_checkpoint(path)
     misfit = find_misfit(model, given)
     if misfit:
         raise DataError(f"weights {path.name} are of another model than asked for: {misfit}")
+    check_finite(path, given)
     model.load_state_dict(given)
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises DataError that lists the names of tensors with NaN or infinity."""
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise DataError(
+            f"weights {path.name} hold NaN or infinity in {len(bad)} of {len(tensors)} tensors ({_list(bad)}): "
+            "they are of a training that diverged, give others"
+        )
 
 
 def _list(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120]

@@ -36,7 +36,8 @@ def inspect_file(path: Path, arch: str | None = None) -> dict[str, Any]:
     except (DataError, UsageError) as error:
         return found | {"loads": False, "reason": str(error)}
     model = {"resolved_arch": facts.arch, "dimensions": facts.dimensions, "input_size": facts.input_size}
-    listed = {"missing": names.missing, "unexpected": names.unexpected, "misshapen": names.misshapen}
+    listed = {"missing": names.missing, "unexpected": names.unexpected, "misshapen": names.misshapen,
+              "mistyped": names.mistyped}  # fmt: skip
     return (
         found
         | model
@@ -101,9 +102,11 @@ def _writer(out: Path) -> Callable[[Path, Checkpoint], None]:
 
 
 def _write_original(path: Path, checkpoint: Checkpoint) -> None:
+    args = argparse.Namespace()
+    vars(args).update(checkpoint.args)  # whatever their names
     content = {
         "epoch": checkpoint.epoch or 0, "arch": checkpoint.arch, "state_dict": with_prefix(checkpoint.tensors),
-        "optimizer": checkpoint.optimizer, "args": argparse.Namespace(**checkpoint.args),
+        "optimizer": checkpoint.optimizer, "args": args,
     }  # fmt: skip
     torch.save(content, path)
 

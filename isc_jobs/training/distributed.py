@@ -22,7 +22,10 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join by torchrun's environment: nccl with a GPU per process, else gloo; alone without it."""
+    """Join by torchrun's environment: nccl with a GPU per process, else gloo; alone without it.
+
+    A process that fails keeps its connections until it has ended, so that it says why before the others lose it.
+    """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
@@ -31,11 +34,9 @@ def join_world() -> Iterator[World]:
         torch.cuda.set_device(device)
     if size > 1:
         distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=10))
-    try:
-        yield World(rank, size, device)
-    finally:
-        if size > 1:
-            distributed.destroy_process_group()
+    yield World(rank, size, device)
+    if size > 1:
+        distributed.destroy_process_group()
 
 
 def share_state(tensors: dict[str, Tensor], world: World) -> None:

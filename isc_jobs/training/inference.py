@@ -1,6 +1,5 @@
 """The descriptor model of a weights file, ready to describe pictures, without the settings of its training."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import torch
 
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.training.checkpoint import Checkpoint, Misfit, find_misfit, open_checkpoint
+from isc_jobs.spec.settings import LARGEST_SIZE
+from isc_jobs.training.checkpoint import Checkpoint, Misfit, check_finite, find_misfit, open_checkpoint
 from isc_jobs.vision.model import DescriptorModel, resolve_backbone
 
 _LEAST_SIZE = 32
+_LARGEST_POWER = 1e6  # of GeM; 3 is usual
 _HEAD = "fc.weight"  # (dimensions, channels)
 
 
@@ -33,10 +34,14 @@ def read_facts(checkpoint: Checkpoint, arch: str | None = None, input_size: int 
     settings, args = load_settings("isc21"), checkpoint.args
     size = input_size or args.get("input_size", settings.extract.input_size)
     gem_p = args.get("gem_eval_p", settings.model.gem_eval_p)
-    if not isinstance(size, int) or size < _LEAST_SIZE:
-        raise DataError(f"the weights' args.input_size is {size!r}, expected {_LEAST_SIZE} or more: give --input-size")
-    if not isinstance(gem_p, int | float) or not 0 < gem_p < math.inf:
-        raise DataError(f"the weights' args.gem_eval_p is {gem_p!r}, expected a number above 0")
+    if not isinstance(size, int) or not _LEAST_SIZE <= size <= LARGEST_SIZE:
+        raise DataError(
+            f"the weights' args.input_size is {size!r}, expected {_LEAST_SIZE} to {LARGEST_SIZE}: give --input-size"
+        )
+    if not isinstance(gem_p, int | float) or not 0 < gem_p <= _LARGEST_POWER:
+        raise DataError(
+            f"the weights' args.gem_eval_p is {gem_p!r}, expected a number above 0, at most {_LARGEST_POWER:g}"
+        )
     return ModelFacts(
         arch=resolve_backbone(arch or checkpoint.arch or settings.model.backbone), dimensions=dimensions(checkpoint),
         input_size=size, gem_p=float(gem_p),
@@ -75,5 +80,6 @@ def load_model(
     names = find_misfit(model, checkpoint.tensors)
     if names:
         raise DataError(f"weights {path.name} do not load: {explain(names, checkpoint, facts, arch)}")
+    check_finite(path, checkpoint.tensors)
     model.load_state_dict(checkpoint.tensors)
     return model.eval(), facts

@@ -28,6 +28,7 @@ from isc_jobs.training.loss import Loss, contrastive_loss
 from isc_jobs.training.memory_bank import MemoryBank
 from isc_jobs.training.schedule import Batches, build_optimiser, learning_rate
 from isc_jobs.vision.model import DescriptorModel, normalise
+from isc_jobs.vision.pickled import read_pickled
 
 HISTORY = ("step", "epoch", "loss", "positive_loss", "negative_loss", "koleo_loss", "lr", "seconds")
 
@@ -51,6 +52,7 @@ class Trainer:
     compute: Compute
     world: World
     step: int = 0
+    saved: int | None = None  # step of the last checkpoint, on the first rank
     history: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,10 @@ class Trainer:
             group["lr"] = learning_rate(self.training, epoch)
 
     def train_step(self, pixels: Tensor, labels: Tensor) -> Loss:
-        """One step on local rows (n, s, s, 3) uint8 with labels (n,); the global mean loss."""
+        """One step on local rows (n, s, s, 3) uint8 with labels (n,); the global mean loss.
+
+        Raises UsageError for a loss that is no number, before it spoils the weights.
+        """
         device = self.world.device
         x = normalise(pixels.to(device, non_blocking=True))
         with autocast(self.precision, device):
@@ -85,9 +90,7 @@ class Trainer:
         gathered = gather_rows(embeddings.to(self.memory.embeddings.dtype), self.world)
         loss = self._loss(gathered, gather_rows(labels.to(device), self.world))
         if not torch.isfinite(loss.total):
-            raise DataError(
-                f"the loss is {loss.total.item()} at step {self.step}: lower lr; the last checkpoint is kept"
-            )
+            raise self._diverged(f"the loss is {loss.total.item()} in step {self.step + 1}")
         self.optimiser.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; their sum is the gradient of the global mean loss.
         torch.autograd.backward(self.scaler.scale(loss.total * self.world.size))
@@ -104,6 +107,25 @@ class Trainer:
         koleo = koleo_loss(embeddings, labels)
         return loss._replace(total=loss.total + weight * koleo, koleo=koleo)
 
+    def check_finite(self) -> None:
+        """Raises UsageError if the model holds what is no number: a finite loss may yet have had such a gradient."""
+        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        bad = [name for name, whole in zip(tensors, finite, strict=True) if not whole]
+        if bad:
+            raise self._diverged(f"after step {self.step} {len(bad)} of {len(tensors)} tensors, first {bad[0]}, hold "
+                                 "NaN or infinity")  # fmt: skip
+
+    def _diverged(self, found: str) -> UsageError:
+        lr = float(self.optimiser.param_groups[0]["lr"])
+        kept = f"the checkpoint of step {self.saved} is finite and kept" if self.saved else "there is no checkpoint"
+        kept = kept if self.world.rank == 0 else "the last checkpoint is finite and kept"
+        precise = self.precision == torch.float32
+        return UsageError(
+            f"{found}, with lr {lr:g}: the training has diverged; {kept}; try a lower lr"
+            + ("" if precise else " or compute.precision=fp32")
+        )
+
     def state(self) -> dict[str, Any]:
         """Everything that a bit-identical continuation needs; the tensors are the live ones, which a step changes."""
         return {
@@ -115,13 +137,23 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Continue from a state written by ``torch.save``."""
-        state = torch.load(path, map_location=self.world.device, weights_only=True)
+        state = load_state(path, self.world.device)
         self.step, self.history = state["step"], list(state["history"])
+        self.saved = self.step
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.memory.load(state["memory"])
         torch.set_rng_state(state["generator"].cpu())
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What ``Trainer.state`` was saved as; raises DataError for anything else."""
+    state = read_pickled(path, device)
+    wanted = {"step", "model", "optimiser", "scaler", "memory", "history", "generator"}
+    if not isinstance(state, dict) or set(state) != wanted:
+        raise DataError(f"{path} is no state of a training: expected {', '.join(sorted(wanted))}")
+    return state
 
 
 def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbours | None = None) -> None:
@@ -148,10 +180,13 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbou
         stop = any_rank(hooks.stop_requested(), world)
         # The first rank alone decides, by its clock, and saves: a checkpoint needs nothing of the others.
         if stop or (world.rank == 0 and trainer.step < total and pace.is_due(trainer.step)):
+            trainer.check_finite()
             with pace.saving():
                 hooks.save(trainer.step, trainer.state())
+            trainer.saved = trainer.step
         if stop:
             raise Terminated(f"stopped at step {trainer.step} of {total}; a checkpoint is kept, run again to go on")
+    trainer.check_finite()
 
 
 def history_csv(history: list[list[float]]) -> str:

@@ -20,6 +20,7 @@ _FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM"
 # Whatever Pillow's readers let through on damaged bytes.
 _UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
                MemoryError, EOFError, RuntimeError, struct.error)  # fmt: skip
+_USUAL_SCANS = 20  # at most, of a progressive JPEG
 Pixels = NDArray[np.uint8]
 Window = tuple[int, int, int, int]  # top, left, height, width
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # by EXIF orientation
@@ -53,6 +54,8 @@ class Encoded:
                 raise BadImage(f"format {image.format} is none of {', '.join(sorted(_FORMATS))}")
             if image.width * image.height > max_pixels:
                 raise BadImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+            if image.format in {"JPEG", "MPO"} and "progressive" in image.info:
+                _check_scans(data, image.width * image.height, max_pixels)
             self._data, self._stored = data, image.size
             self._decoded: dict[int, Pixels] = {}
             if image.format == "JPEG":
@@ -148,6 +151,16 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise BadImage("no known image format") from error
     except _UNREADABLE as error:
         raise BadImage(f"cannot be decoded: {' '.join(str(error).split())[:120]}") from error
+
+
+def _check_scans(data: bytes, pixels: int, max_pixels: int) -> None:
+    """Raises BadImage for a progressive JPEG whose scans go over its pixels again and again.
+
+    Encoders write about ten of them, and a few kB may hold thousands.
+    """
+    scans = data.count(b"\xff\xda")  # which nothing but a scan's head is, or a thumbnail's
+    if scans > _USUAL_SCANS and scans * pixels > _USUAL_SCANS * max_pixels:
+        raise BadImage(f"{scans} scans over {pixels} pixels are more than a picture needs")
 
 
 def _decode_plain(data: bytes, size: tuple[int, int], reduction: int, colours: str = "RGB") -> Pixels | None:

@@ -3,7 +3,6 @@
 import importlib.resources
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from torch.nn import functional
 
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.settings import Model
+from isc_jobs.vision.pickled import check_tensors, read_pickled
+from isc_jobs.vision.same_padding import pad_within_convolutions
 
 _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/", re.IGNORECASE)
 
@@ -41,6 +42,7 @@ class DescriptorModel(nn.Module):
             backbone_model: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,))
         except (RuntimeError, AssertionError) as error:  # unknown; removed without a successor
             raise UsageError(f"model.backbone {backbone!r}: {' '.join(str(error).split())[:200]}") from error
+        pad_within_convolutions(backbone_model)
         self.backbone: nn.Module = backbone_model
         channels = int(backbone_model.feature_info.channels()[-1])
         self.gem_p = gem_p
@@ -116,12 +118,8 @@ def _package_file(package: str) -> Path:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A file of named tensors, read without running code from it; raises DataError."""
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {path}: no such file") from error
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, UnpicklingError) as error:
-        raise DataError(f"weights {path} are no tensor file: {' '.join(str(error).split())[:120]}") from error
+    loaded = read_pickled(path)
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise DataError(f"weights {path}: expected a mapping of names to tensors")
+    check_tensors(path, loaded)
     return loaded

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from isc_jobs.vision.decode import Pixels, Window
 from isc_jobs.vision.resize import resize
@@ -181,8 +181,20 @@ def grayscale(image: Pixels) -> Pixels:
 
 
 def blur(image: Pixels, radius: float) -> Pixels:
-    """Pillow's Gaussian blur; the radius is the standard deviation in pixels."""
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    """Pillow's Gaussian blur, which is three box blurs a direction; the radius is the standard deviation in pixels."""
+    box = _box(radius)
+    for kernel in (box[None], box[:, None]):
+        for _ in range(3):
+            image = _pixels(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE))
+    return image
+
+
+def _box(radius: float) -> NDArray[np.float32]:
+    """Weights of a box as wide as a third of the blur's variance asks; of its outermost pixels it covers a part."""
+    variance = radius**2 / 3
+    whole = int((math.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    return np.array([part, *[1.0] * (2 * whole + 1), part], np.float32) / (2 * whole + 1 + 2 * part)
 
 
 def perspective(image: Pixels, corners: NDArray[np.int64]) -> Pixels:
@@ -194,13 +206,14 @@ def perspective(image: Pixels, corners: NDArray[np.int64]) -> Pixels:
     # Pillow takes the coordinates for those of pixels' edges, OpenCV for those of their centres.
     centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(centre) @ cv2.getPerspectiveTransform(corners.astype(np.float32), start) @ centre
-    moved = cv2.warpPerspective(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+    moved = cv2.warpPerspective(  # twice as fast with four channels, conversion included
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), matrix, (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
     inside = cv2.warpPerspective(
         np.ones((height, width), np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     )
-    return _pixels(cv2.bitwise_and(moved, moved, mask=inside))
+    return _pixels(cv2.cvtColor(cv2.bitwise_and(moved, moved, mask=inside), cv2.COLOR_RGBA2RGB))
 
 
 def edge_enhance(image: Pixels, *, more: bool) -> Pixels:

@@ -2,15 +2,17 @@
 
 import bisect
 import csv
-import json
 import os
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from isc_jobs.spec.documents import parse_json
 from isc_jobs.spec.errors import DataError
+
+_TOO_LARGE = 1 << 62  # bytes or pixels
 
 
 class Files(Protocol):
@@ -43,24 +45,22 @@ class Picture:
     height: int
 
 
-def write_shard(path: Path, pictures: Iterable[Picture]) -> list[IndexRow]:
-    """Write a tar with fixed times and owners, and its index as .csv beside it."""
-    rows = []
-    with path.open("wb") as file:
+def write_shard(path: Path, pictures: Iterable[Picture]) -> None:
+    """Write a tar with fixed times and owners, and its index as .csv beside it; a picture in memory at a time."""
+    index = path.with_suffix(".csv")
+    with path.open("wb") as file, index.open("w", newline="", encoding="utf-8") as rows:
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(column.name for column in fields(IndexRow))
         for picture in pictures:
             member = tarfile.TarInfo(f"{picture.id}.{picture.extension}")
             member.size = len(picture.data)
             file.write(member.tobuf(tarfile.USTAR_FORMAT))
-            rows.append(IndexRow(picture.id, member.name, file.tell(), member.size, picture.width, picture.height))
+            row = IndexRow(picture.id, member.name, file.tell(), member.size, picture.width, picture.height)
+            writer.writerow(astuple(row))
             file.write(picture.data)
             _pad(file, tarfile.BLOCKSIZE)
         file.write(bytes(2 * tarfile.BLOCKSIZE))
         _pad(file, tarfile.RECORDSIZE)
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as index:
-        writer = csv.DictWriter(index, [column.name for column in fields(IndexRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    return rows
 
 
 def _pad(file: BinaryIO, multiple: int) -> None:
@@ -72,11 +72,29 @@ def read_index(path: Path) -> list[IndexRow]:
     """Rows of a shard's index; raises DataError if it is no index."""
     with path.open(newline="", encoding="utf-8") as file:
         try:
-            rows = list(csv.DictReader(file))
-            sizes = [[int(row[name]) for name in ("offset", "size", "width", "height")] for row in rows]
-            return [IndexRow(row["id"], row["member"], *size) for row, size in zip(rows, sizes, strict=True)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path.name} is no shard index: expected columns id, member, offset, size") from error
+            return [_index_row(row) for row in csv.DictReader(file)]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"{path.name} is no shard index: expected columns id, member, offset, size, width, height, and "
+                f"numbers from 0 in the last four ({error})"
+            ) from error
+
+
+def _index_row(row: dict[str, str]) -> IndexRow:
+    numbers = [int(row[name]) for name in ("offset", "size", "width", "height")]
+    if row["id"] is None or row["member"] is None or not all(0 <= number < _TOO_LARGE for number in numbers):
+        raise ValueError(f"found {row['id']!r}, {row['member']!r}, {', '.join(map(str, numbers))}")
+    return IndexRow(row["id"], row["member"], *numbers)
+
+
+def _shards_of(manifest: Path, name: str) -> list[str]:
+    """File names of a set's shards; raises DataError for what is no manifest of shards."""
+    sets = parse_json(manifest.read_bytes(), manifest.name).get("sets")
+    shards = sets.get(name, {"shards": []}) if isinstance(sets, dict) else None
+    names = shards.get("shards") if isinstance(shards, dict) else None
+    if not isinstance(names, list) or not all(isinstance(shard, str) for shard in names):
+        raise DataError(f"{manifest.name} is damaged: expected sets.{name}.shards to be a list of file names")
+    return names
 
 
 class ShardSet:
@@ -84,9 +102,8 @@ class ShardSet:
 
     def __init__(self, files: Files, name: str) -> None:
         """Read the indexes of set ``name``; a set that the data lack is empty."""
-        manifest = json.loads(files.path("manifest.json").read_text("utf-8"))
         self._files = files
-        self._shards: list[str] = manifest["sets"].get(name, {"shards": []})["shards"]
+        self._shards: list[str] = _shards_of(files.path("manifest.json"), name)
         self._rows: list[IndexRow] = []
         self._ends: list[int] = []
         for shard in self._shards:
@@ -112,10 +129,11 @@ class ShardSet:
         """The encoded bytes of one picture; raises IndexError, and DataError if the shard was cut."""
         index = range(len(self._rows))[index]  # as a list takes it: from the end, or refused
         row = self._rows[index]
-        data = os.pread(self._descriptor(bisect.bisect_right(self._ends, index)), row.size, row.offset)
-        if len(data) != row.size:
-            raise DataError(f"shard of {row.member} ends early: {len(data)} of {row.size} bytes")
-        return data
+        descriptor = self._descriptor(bisect.bisect_right(self._ends, index))
+        there = max(0, os.fstat(descriptor).st_size - row.offset)
+        if there < row.size:  # before so many bytes are asked for
+            raise DataError(f"shard of {row.member!r} ends early: {there} of {row.size} bytes")
+        return os.pread(descriptor, row.size, row.offset)
 
     def _descriptor(self, shard: int) -> int:
         place = (os.getpid(), shard)

@@ -87,7 +87,9 @@ def _shuffle(image: Pixels, _: Views, rng: Generator) -> Pixels:
     """A tenth of the pixels change places with each other."""
     count = image.shape[0] * image.shape[1]
     sources = rng.choice(count, count // 10, replace=False)
-    return operations.shuffle_pixels(image, np.sort(sources), sources)
+    chosen = np.zeros(count, np.bool_)
+    chosen[sources] = True
+    return operations.shuffle_pixels(image, np.flatnonzero(chosen), sources)
 
 
 def _perspective(image: Pixels, _: Views, rng: Generator) -> Pixels:

@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from beside import beside
 from commands import PHOTOS, SMALL, command, isc_jobs
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,34 @@ def wait_for_pod(run: str, name: str) -> None:
 def is_empty(run: str) -> bool:
     """Whether nothing of a run is left; what its owner's deletion takes with it may need a moment."""
     return not objects(run).strip()
+
+
+@contextmanager
+def applied(text: str) -> Iterator[None]:
+    """Something that an administrator has put into the cluster."""
+    kubectl("apply", "--filename", "-", given=text)
+    try:
+        yield
+    finally:
+        kubectl("delete", "--filename", "-", given=text)
+
+
+@contextmanager
+def at_most_one_attempt(run: str) -> Iterator[None]:
+    """Sees to it that no stage of a run has pods of two attempts running at one time."""
+    found: set[str] = set()
+
+    def look() -> None:
+        running = {
+            (p["metadata"]["labels"]["isc-jobs.io/stage"], p["metadata"]["labels"]["isc-jobs.io/attempt"])
+            for p in pods(run) if p["status"]["phase"] == "Running"
+        }  # fmt: skip
+        stages = [stage for stage, _ in running]
+        found.update(stage for stage in stages if stages.count(stage) > 1)
+
+    with beside(look, 0.3):
+        yield
+    assert not found
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,8 @@ from deployment import (
     NAMESPACE,
     ON_A_CLUSTER,
     Deployment,
+    applied,
+    at_most_one_attempt,
     digests,
     eventually,
     is_empty,
@@ -38,31 +38,6 @@ def commits(deployment: Deployment) -> dict[str, str]:
     """Entity tags of all commits."""
     infos = open_store(deployment.store).list("artifacts/")
     return {info.key: info.etag for info in infos if info.key.endswith("/commit.json")}
-
-
-@contextmanager
-def at_most_one_attempt(run: str) -> Iterator[None]:
-    """Sees to it that no stage of a run has pods of two attempts running at one time."""
-    found: list[str] = []
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.3):
-            running = {
-                (p["metadata"]["labels"]["isc-jobs.io/stage"], p["metadata"]["labels"]["isc-jobs.io/attempt"])
-                for p in pods(run) if p["status"]["phase"] == "Running"
-            }  # fmt: skip
-            stages = [stage for stage, _ in running]
-            found.extend(stage for stage in stages if stages.count(stage) > 1)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-    assert not found
 
 
 def test_a_controller_that_is_killed_again_and_again_reruns_nothing(deployment: Deployment) -> None:
@@ -145,16 +120,6 @@ def test_what_cannot_run_is_said_and_leaves_nothing(
 
     found, said = fails(deployment, name, *map(os.path.expandvars, settings))
     assert (found, sentence in said) == (code, True), said
-
-
-@contextmanager
-def applied(text: str) -> Iterator[None]:
-    """Something that an administrator has put into the cluster."""
-    kubectl("apply", "--filename", "-", given=text)
-    try:
-        yield
-    finally:
-        kubectl("delete", "--filename", "-", given=text)
 
 
 QUOTA = f"""

@@ -32,18 +32,18 @@ class FakeLauncher:
             raise TemporaryError("the cluster does not answer")
         return tuple(self.known.values())
 
-    def end(self, stage: str, number: int, exit_code: int, reason: str = "") -> None:
+    def end(self, stage: str, number: int, exit_code: int, reason: str = "", pod: str = "", evidence: str = "") -> None:
         """The attempt ends of itself."""
         name = (stage, number)
-        self.known[name] = replace(self.known[name], exit_code=exit_code, reason=reason)
+        self.known[name] = replace(self.known[name], exit_code=exit_code, reason=reason, pod=pod, evidence=evidence)
         keep_logs(self._store, self.specs[name], self.known[name], {0: b""})
 
     def tidy(self) -> None:
         """Nothing is left to do."""
 
-    def stop(self, stage: str, number: int, reason: str) -> None:
+    def stop(self, stage: str, number: int, reason: str, exit_code: int = 143) -> None:
         if (attempt := self.known.get((stage, number))) is not None and attempt.exit_code is None:
-            self.end(stage, number, 143, reason)
+            self.end(stage, number, exit_code, reason)
 
     def stop_all(self, reason: str) -> None:
         for stage, number in list(self.known):

@@ -8,6 +8,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from isc_jobs.controller.lease import FencedStore, Lease
 from isc_jobs.store import Store, open_store
 
 
@@ -33,3 +34,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return open_store(str(tmp_path / "store"))
     return open_store(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FencedStore:
+    """A folder's, with the lease of the run ``mine``; local attempts work beside it."""
+    monkeypatch.setenv("ISC_JOBS_WORK", str(tmp_path / "work"))
+    opened = open_store(str(tmp_path / "store"))
+    lease = Lease(opened, "mine")
+    lease.acquire()
+    return FencedStore(opened, lease)

@@ -104,6 +104,7 @@ def test_a_stop_ends_the_fetching(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path / "out")
     ctx = context(store, tmp_path)
     data = ctx.input("data")
+    ctx.note_stops()
     ctx.request_stop(signal.SIGTERM, None)
     with pytest.raises(Terminated, match="before the first step"):
         fetch_shards(ctx, data, NAMES, ALONE)

@@ -128,8 +128,8 @@ def test_behind_a_proxy_boto3_reads_alone_and_no_way_is_looked_for_again(
     assert (len(asked), moody.answered, len(moody.connections)) == (1, 3, 1)
 
 
+@pytest.mark.usefixtures("fresh_credentials")
 def test_without_credentials_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps credentials
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -145,5 +145,7 @@ def test_what_does_not_pass_is_said_in_a_sentence(moody: type[Moody]) -> None:
     source = open_source("s3://bucket")
     assert source.read("a") == DATA
     moody.moods = ["damages"] * 2
+    assert source.read("a") == DATA
+    moody.moods = ["damages"] * 6
     with pytest.raises(TemporaryError, match="run again"):
         source.read("a")

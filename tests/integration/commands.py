@@ -27,7 +27,7 @@ def isc_jobs(*arguments: object, env: dict[str, str] | None = None) -> "subproce
     )
 
 
-def run_all(data: Path, store: Path, *more: object) -> list[object]:
+def run_all(data: Path, store: Path | str, *more: object) -> list[object]:
     """The arguments of a run named ``test`` with small settings."""
     overrides = [part for override in SMALL for part in ("--set", override)]
     return ["run-all", "--profile", "demo", "--source", data, "--store", store, "--run", "test", *overrides, *more]

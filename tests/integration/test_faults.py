@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,18 +133,6 @@ def test_a_cancelled_run_keeps_a_checkpoint_a_damaged_one_is_passed_over(data: P
     assert f"from step {step - 1}" in resumed.stdout
     assert len(history(store)) == 40
     assert not list(store.glob("checkpoints/*/*"))
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB of its own."""
-    place = tmp_path / "mounted"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("mounting a small file system needs more rights")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
 
 
 @pytest.mark.xdist_group("faults")

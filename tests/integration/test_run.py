@@ -19,11 +19,11 @@ from isc_jobs.vision.model import DescriptorModel, build_model, normalise
 from isc_jobs.vision.resize import load_resized
 
 
-@pytest.mark.xdist_group("run")
-def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    ran = isc_jobs(*run_all(data, store))
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+@pytest.mark.xdist_group("finished")
+def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(finished, tmp_path / "store"))
     report = next(store.glob("artifacts/evaluate/*/report.html")).read_text()
     assert "Matches" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
@@ -61,11 +61,11 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(data
         "arch": "tf_efficientnet_lite0", "input_size": 32, "gem_p": 1.0, "gem_eval_p": 1.0, "dimensions": 256,
         "training": "v107",
     }  # fmt: skip
-    given = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights))
+    given = isc_jobs(*run_all(data, store, "--weights", weights, "--until", "extract"))
     assert given.returncode == 0, given.stdout + given.stderr
     assert "train-v83" not in given.stdout
 
-    other = isc_jobs(*run_all(data, tmp_path / "other", "--weights", weights, "--set", "model.dimensions=128"))
+    other = isc_jobs(*run_all(data, store, "--weights", weights, "--set", "model.dimensions=128"))
     assert other.returncode == 65
     assert "of another shape: fc.weight" in other.stderr
 

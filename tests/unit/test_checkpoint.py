@@ -237,3 +237,12 @@ def test_long_lists_of_names_are_cut(tmp_path: Path) -> None:
 def test_an_absent_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    tensors = _model().state_dict()
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] = float("nan")
+    torch.save(tensors, tmp_path / "nan.pth")
+    with pytest.raises(DataError, match=rf"nan\.pth hold NaN or infinity in 1 of \d+ tensors \({name}\)"):
+        load_weights(_model(), tmp_path / "nan.pth")

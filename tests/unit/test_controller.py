@@ -1,24 +1,29 @@
 """The loop with a launcher that does as the test says: outages, signals, cancel, failures, resumed runs."""
 
 import contextlib
+import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_launcher import FakeLauncher
 
+from isc_jobs.cli import main
+from isc_jobs.controller import lease
 from isc_jobs.controller import run as loop
 from isc_jobs.controller.lease import LeaseLost
-from isc_jobs.controller.manifest import read_manifest
+from isc_jobs.controller.manifest import ManifestFile, read_manifest
 from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import Attempt, Policy
 from isc_jobs.controller.request import Request, cancel_key, pipeline_of
 from isc_jobs.controller.run import Controller
-from isc_jobs.controller.status import request_cancel
-from isc_jobs.spec.errors import TemporaryError, UsageError
+from isc_jobs.controller.status import request_cancel, run_status, status_table
+from isc_jobs.spec.errors import Stopped, TemporaryError, UsageError
 from isc_jobs.spec.pipeline import find_stage
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.stage import StageSpec
@@ -83,19 +88,54 @@ def test_a_stage_that_commits_ends_the_run_and_nothing_is_left(store: Store, tmp
     assert (scene.state, scene.launcher.closed) == ("succeeded", True)
 
 
+def test_how_each_attempt_ended_and_what_it_is_counted_as_stands_in_status(store: Store, tmp_path: Path) -> None:
+    scene = Scene(store)
+
+    def end(number: int, *how: Any) -> None:
+        while ("download", number) not in scene.launcher.known:
+            time.sleep(0.01)
+        scene.launcher.end("download", number, *how)
+
+    def ends() -> None:
+        end(1, 143, "pod p was evicted: low on memory", "p", "Evicted: low on memory")
+        end(2, 75, "the store does not answer")
+        end(3, 137)
+        while ("download", 4) not in scene.launcher.known:
+            time.sleep(0.01)
+        scene.commit(tmp_path / "out", number=4)
+
+    assert scene.meanwhile(ends) == 0
+    status = run_status(store, "mine")
+    attempts = status["stages"][0]["attempts"]
+    told = {"attempt": 1, "exit_code": 143, "kind": "disruption", "reason": "pod p was evicted: low on memory",
+            "pod": "p", "evidence": "Evicted: low on memory"}  # fmt: skip
+    assert (attempts[0], [attempt["kind"] for attempt in attempts[1:]]) == (told, ["temporary", "user", "finished"])
+    shown = status_table(status)
+    assert "attempt 1: disruption: pod p was evicted: low on memory [Evicted: low on memory]" in shown
+    assert "attempt 2: temporary: the store does not answer\n" in shown
+    assert "attempt 3: user: was killed (out of memory?)\n" in shown
+    assert "attempt 4" not in shown
+
+
 def test_an_outage_is_sat_out_and_one_too_long_leaves_the_stages_running(store: Store, tmp_path: Path) -> None:
     scene = Scene(store, patience_s=60)
 
+    said = "trying again: the cluster does not answer"
+
     def outage() -> None:
-        scene.launcher.away = 5
-        time.sleep(0.3)
+        scene.launcher.away = 1_000_000
+        while read_manifest(store, "mine")[0].reason != said:
+            time.sleep(0.01)
+        scene.launcher.away = 0
         scene.commit(tmp_path / "out")
 
     assert scene.meanwhile(outage) == 0
+    assert (scene.state, read_manifest(store, "mine")[0].reason) == ("succeeded", "")
     other = Scene(open_store(str(tmp_path / "other")), patience_s=0.05)
     with pytest.raises(TemporaryError, match="does not answer"):
         other.meanwhile(lambda: setattr(other.launcher, "away", 10_000))
     assert (other.launcher.left, other.launcher.closed) == (True, False)
+    assert (other.state, read_manifest(other.store, "mine")[0].reason) == ("interrupted", "the cluster does not answer")
     assert [attempt.exit_code for attempt in other.launcher.known.values()] == [None]
 
 
@@ -151,7 +191,7 @@ def test_a_signal_is_seen_though_a_library_catches_what_is_raised_in_it(store: S
         return original()
 
     scene.launcher.attempts = attempts  # type: ignore[method-assign]
-    with contextlib.suppress(loop._Stopped):  # the fake raises once more while the run is left
+    with contextlib.suppress(Stopped):  # the fake raises once more while the run is left
         assert scene.controller.run() == 143
 
 
@@ -164,6 +204,25 @@ def test_a_wish_to_cancel_outlives_the_controller_that_should_have_read_it(store
     assert second.controller.run() == 130
     assert second.state == "cancelled"
     assert store.stat(cancel_key("mine")) is None
+
+
+def test_cancel_waits_for_a_successor_that_comes_while_it_looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(store)
+    scene.meanwhile(lambda: signal.raise_signal(signal.SIGTERM))
+    held = {"host": lease._host(), "pid": os.getppid(), "epoch": 2, "expires": time.time() + 60}
+    store.put("runs/mine/lease.json", json.dumps(held).encode())
+    looks = iter([False, True, True])  # at the first, the successor has not come yet
+
+    def is_held(*_: object) -> bool:
+        found = next(looks)
+        if found and read_manifest(store, "mine")[0].state != "cancelled":
+            ManifestFile(store, read_manifest(store, "mine")[0]).end("cancelled", "cancelled")
+        return found
+
+    monkeypatch.setattr(lease, "is_held", is_held)
+    assert main(["cancel", "mine", "--store", store.uri]) == 0
+    assert scene.state == "cancelled"
+    assert json.loads(store.get("runs/mine/lease.json")[0]) == held
 
 
 def test_the_end_of_a_run_is_patient_too_and_can_be_made_up_for(store: Store, tmp_path: Path) -> None:

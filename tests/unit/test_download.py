@@ -10,7 +10,7 @@ import pytest
 from download_stage import BIG, add_large, contents, context, killed_at, make_source, output, picture, run
 from PIL import Image
 
-from isc_jobs.spec.errors import DataError, Terminated, UsageError
+from isc_jobs.spec.errors import DataError, Stopped, UsageError
 from isc_jobs.stages.download import body
 from isc_jobs.stages.runner import Context
 from isc_jobs.store.listing import keep_listing
@@ -171,15 +171,21 @@ def test_a_damaged_kept_shard_is_packed_anew(
     assert said == (damage != "no marker")
 
 
-def test_a_request_to_stop_ends_the_stage_as_terminated(tmp_path: Path, large: Path) -> None:
+def test_a_request_to_stop_loses_no_finished_shard(tmp_path: Path, large: Path) -> None:
+    whole = context(tmp_path / "whole", large, **BIG)
+    run(whole)
     ctx = context(tmp_path, large, **BIG)
+    ctx.progress = lambda done, *_, **__: os.kill(os.getpid(), signal.SIGTERM) if done >= 15 else None
     before = signal.signal(signal.SIGTERM, ctx.request_stop)
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Terminated, match="run it again"):
+        with pytest.raises(Stopped):
             body(ctx)
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert list((tmp_path / "store/checkpoints").rglob("*.json"))
+    again = context(tmp_path, large, 2, **BIG)
+    run(again)
+    assert contents(again) == contents(whole)
 
 
 def truth(source: Path, *rows: str) -> None:

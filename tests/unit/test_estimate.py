@@ -31,7 +31,7 @@ from isc_jobs.estimate.work import DataSize, Work, puts, shards_of, work_of
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.pipeline import build_pipeline, find_stage
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.stages.sharding import plan_shards
+from isc_jobs.stages.sharding import Plan
 from isc_jobs.store import ObjectInfo
 from isc_jobs.store.s3 import S3Store
 from isc_jobs.training.distributed import World
@@ -85,11 +85,11 @@ def test_steps_are_those_of_the_training_itself(name: str) -> None:
     assert work(f"train-{name}").steps == len(Batches(chosen, count, 0, 1))
 
 
-def test_shards_are_those_that_download_plans() -> None:
+def test_shards_are_those_that_download_plans(tmp_path: Path) -> None:
     data = DataSize(train=500, reference=301, queries=7, picture_bytes=40_000)
     infos = [ObjectInfo(f"{folder}/P{number:06d}.jpg", 40_000, "") for folder, count in
              (("train_images", 500), ("reference_images", 301)) for number in range(count)]  # fmt: skip
-    planned = plan_shards(infos, "", 4 << 20)
+    planned = Plan(infos, "", 4 << 20, tmp_path / "plan")
     assert shards_of(("train", "reference"), data, 4).shards == len(planned.shards) == 8
 
 
@@ -140,7 +140,7 @@ def test_gpus_bind_where_everything_else_is_plenty() -> None:
 @pytest.mark.parametrize(
     ("scarce", "stage", "resource"),
     [
-        ({"cores": 8}, "train-v83", INPUT),
+        ({"cores": 4}, "train-v83", INPUT),
         ({"cores": 8}, "extract", INPUT),
         ({"network_gbit_per_s": 5.0}, "train-v83", NETWORK),
         ({"store_gbit_per_s": 0.1}, "extract", STORE),

@@ -1,6 +1,7 @@
 """Extract in parts: descriptors.h5 is the same to the bit however many pods share the work, and after a kill."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -12,12 +13,12 @@ import pytest
 import torch
 from download_stage import Killed, context, make_source, output, picture, run
 
-from isc_jobs.spec.errors import DataError, Terminated
+from isc_jobs.spec.errors import DataError, Stopped
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.spec.stage import StageSpec
+from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.stages.extract import body
 from isc_jobs.stages.runner import Context
-from isc_jobs.store.artifacts import Artifact
+from isc_jobs.store.artifacts import Artifact, publish
 from isc_jobs.vision.model import build_model, normalise
 from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
@@ -186,12 +187,21 @@ def test_a_request_to_stop_loses_no_finished_shard(data: Context, whole: bytes, 
     ctx.progress = lambda done, _total: os.kill(os.getpid(), signal.SIGTERM) if done >= 6 else None
     before = signal.signal(signal.SIGTERM, ctx.request_stop)
     try:
-        with pytest.raises(Terminated, match="stopped after 6 of 17 pictures: finished shards are kept, run again"):
+        with pytest.raises(Stopped):
             body(ctx)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert markers(ctx) == {"query_phase2-00000", "reference-00000"}
     assert extracted(extraction(data, tmp_path, attempt=2)) == whole
+
+
+def test_a_loader_process_leaves_the_end_to_its_stage(data: Context, tmp_path: Path) -> None:
+    loader = multiprocessing.get_context("fork").Process(
+        target=extraction(data, tmp_path).request_stop, args=(signal.SIGTERM, None)
+    )
+    loader.start()
+    loader.join()
+    assert loader.exitcode == 0
 
 
 def test_a_set_without_pictures_is_refused(data: Context, tmp_path: Path) -> None:
@@ -201,3 +211,18 @@ def test_a_set_without_pictures_is_refused(data: Context, tmp_path: Path) -> Non
     run(alone)
     with pytest.raises(DataError, match=r"hold no query pictures: leave 'q' out of extract.target_set"):
         body(extraction(alone, tmp_path / "extract"))
+
+
+def test_descriptors_that_are_no_numbers_are_refused_and_not_kept(data: Context, tmp_path: Path) -> None:
+    model = build_model(SETTINGS.model, pretrained=False)
+    with torch.no_grad():
+        model.fc.weight.fill_(3e38)  # finite themselves
+    ref = InputRef(stage="weights", key=hashlib.sha256(bytes(tmp_path)).hexdigest())
+    (tmp_path / "weights").mkdir()
+    torch.save(model.state_dict(), tmp_path / "weights/weights.pth.tar")
+    publish(data.store, ref, tmp_path / "weights", run="test", attempt=1, summary={}, provenance={}, seconds=0.0)
+    ctx = extraction(data, tmp_path)
+    ctx.spec.inputs["weights"] = ref
+    with pytest.raises(DataError, match=r"descriptors of 1 of 1 pictures of query\S* hold NaN.*first that of Q"):
+        body(ctx)
+    assert markers(ctx) == set()

@@ -17,7 +17,7 @@ from isc_jobs.spec.profile import load_settings
 PIPELINE = build_pipeline(load_settings("isc21"), "", "")
 NAMES = [stage.name for stage in PIPELINE]
 HOUR = 3600.0
-PATIENT = Policy(disruptions=10**6)
+PATIENT = Policy(disruptions=10**6, temporary_failures=10**6, backoff_s=0)
 BROKEN = Rates(failures=8, noticed_s=0)  # on two nodes: every 1.5 hours
 
 

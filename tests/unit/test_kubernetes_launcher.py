@@ -190,9 +190,11 @@ def test_a_rank_that_dies_ends_the_whole_gang_at_once(world: World) -> None:
 
 
 def test_a_deleted_pod_is_a_disruption(world: World) -> None:
-    world.api.delete("v1", "Pod", world.start()[1])
+    name = world.start()[1]
+    world.api.delete("v1", "Pod", name)
     assert world.code() == 143
-    assert json.loads(world.kept("termination.json")) == {"exit_code": 143, "reason": "a pod was deleted"}
+    kept = {"exit_code": 143, "reason": f"pod {name} was deleted", "pod": name, "evidence": "it is not there any more"}
+    assert json.loads(world.kept("termination.json")) == kept
 
 
 def test_a_deleted_job_is_a_disruption_even_before_it_had_pods(world: World) -> None:
@@ -298,6 +300,37 @@ def test_a_lost_nodes_logs_are_not_waited_for_for_ever(world: World, monkeypatch
     assert world.code(wait=SETTINGS.cluster.grace_seconds + 1) == 143
     assert world.said[-1].startswith("download  log is left out, it cannot be read")
     assert world.api.names("Pod") == set()
+
+
+def test_pods_of_a_node_that_does_not_answer_count_as_living_until_it_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = world.start()
+    world.api.objects["Pod", first]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    monkeypatch.setattr(world.api, "delete", lambda *_: None)  # nobody is there to end what is to be deleted
+    assert world.code() is None
+    assert world.said[-1] == f"download  waits for pod {first} to end: delete it or its node if that is lost"
+    monkeypatch.undo()
+    for name in world.api.names("Pod"):
+        world.api.delete("v1", "Pod", name)
+    assert world.code() == 143
+    assert json.loads(world.kept("termination.json"))["pod"] == first
+
+
+def test_pods_that_never_go_are_waited_for_a_quarter_of_an_hour(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = world.start()
+    world.api.objects["Pod", first]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    monkeypatch.setattr(world.api, "delete", lambda *_: None)
+    waited = [world.code() for _ in range(5)]
+    assert waited == [None] * 5
+    assert world.code(wait=900) == 143
+
+
+def test_a_run_that_is_ended_does_not_wait_for_a_lost_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.start()
+    monkeypatch.setattr(world.api, "delete", lambda *_: None)
+    world.launcher.stop_all("the run is cancelled")
+    assert world.launcher.attempts()[-1].exit_code == 143
 
 
 def test_what_a_controller_that_lost_the_run_has_started_is_ended(world: World) -> None:

@@ -1,12 +1,14 @@
 """One controller a run: who holds the lease writes, who has lost it does not."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from isc_jobs.controller.lease import DURATION_S, FencedStore, Lease, LeaseLost, is_held
+from isc_jobs.controller.lease import DURATION_S, FencedStore, Lease, LeaseHeld, LeaseLost, is_held
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, read_manifest
 from isc_jobs.controller.request import Request
 from isc_jobs.spec.errors import TemporaryError
@@ -21,45 +23,95 @@ def store(tmp_path: Path) -> Store:
 
 
 class Clock:
-    now = 1000.0
+    now = 1e9
 
     def __call__(self) -> float:
         return self.now
 
 
-def lease(store: Store, clock: Clock, host: str) -> Lease:
+def lease(store: Store, clock: Clock, host: str, sleep: Callable[[float], None] = time.sleep) -> Lease:
     """Of a controller on this host."""
 
     class Elsewhere(Lease):
+        def acquire(self) -> int:
+            with patch(ELSEWHERE, return_value=host):
+                return super().acquire()
+
         def _write(self, etag: str | None, expires: float | None = None) -> None:
             with patch(ELSEWHERE, return_value=host):
                 super()._write(etag, expires)
 
-    return Elsewhere(store, "mine", clock)
+    return Elsewhere(store, "mine", clock, sleep)
+
+
+def watched(clock: Clock, meanwhile: Callable[[], object] = lambda: None) -> Callable[[float], None]:
+    """A sleep in which the other controller does something."""
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        meanwhile()
+
+    return sleep
 
 
 def test_a_living_controller_keeps_others_away_and_epochs_only_grow(store: Store) -> None:
     clock = Clock()
-    first, second = lease(store, clock, "a"), lease(store, clock, "b")
+    first = lease(store, clock, "a")
+    second = lease(store, clock, "b", watched(clock, first.renew))
     assert first.acquire() == 1
     with pytest.raises(TemporaryError, match="held by another controller"):
-        second.acquire()
-    clock.now += DURATION_S - 1
-    first.renew()
-    clock.now += 2
-    with pytest.raises(TemporaryError):
         second.acquire()
     first.release()
     assert second.acquire() == 2
 
 
+@pytest.mark.parametrize("ahead", [-7200.0, -900.0, 0.0, 900.0])
+def test_a_successor_by_any_clock_follows_a_dead_one_only(store: Store, ahead: float) -> None:
+    clock, other = Clock(), Clock()
+    other.now += ahead
+    first = lease(store, clock, "a")
+    first.acquire()
+    with pytest.raises(LeaseHeld):
+        lease(store, other, "b", watched(clock, first.renew)).acquire()
+    began = clock.now
+    assert lease(store, other, "b", watched(clock)).acquire() == 2
+    assert clock.now - began >= DURATION_S
+    with pytest.raises(LeaseLost, match="taken over"):
+        first.renew()
+
+
+def test_a_lease_that_ended_long_ago_is_taken_at_once(store: Store) -> None:
+    clock = Clock()
+    lease(store, clock, "a").acquire()
+    clock.now += 3600
+    assert lease(store, clock, "b", watched(clock, lambda: pytest.fail("watched"))).acquire() == 2
+
+
+def test_of_two_that_watch_a_dead_one_one_follows(store: Store) -> None:
+    clock = Clock()
+    lease(store, clock, "a").acquire()
+    quicker = lease(store, clock, "b", watched(clock))
+    with pytest.raises(LeaseHeld):
+        lease(store, clock, "c", watched(clock, lambda: quicker.epoch or quicker.acquire())).acquire()
+    assert quicker.epoch == 2
+
+
+def test_a_clock_that_is_set_back_prolongs_too(store: Store) -> None:
+    clock = Clock()
+    first = lease(store, clock, "a")
+    first.acquire()
+    before = store.get("runs/mine/lease.json")
+    clock.now -= 3600
+    first.renew()
+    assert store.get("runs/mine/lease.json") != before
+
+
 def test_a_controller_that_was_paused_past_its_lease_writes_nothing_any_more(store: Store) -> None:
     clock = Clock()
-    paused, successor = lease(store, clock, "a"), lease(store, clock, "b")
+    paused, successor = lease(store, clock, "a"), lease(store, clock, "b", watched(clock))
     paused.acquire()
     fenced = FencedStore(store, paused)
     fenced.put("runs/mine/x", b"1")
-    clock.now += DURATION_S + 1
     assert successor.acquire() == 2
     for write in (lambda: fenced.put("runs/mine/x", b"2"), lambda: fenced.delete("runs/mine/x")):
         with pytest.raises(LeaseLost, match="taken over by another controller"):

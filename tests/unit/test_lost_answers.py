@@ -18,22 +18,25 @@ class Forgetful(BaseHTTPRequestHandler):
     """An S3 server of one object, which does the first PUT and hangs up before it answers."""
 
     kept: bytes | None = None
+    writer: str | None = None
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if type(self).kept is None:
-            type(self).kept = body
+            type(self).kept, type(self).writer = body, self.headers["x-amz-meta-isc-jobs-write"]
             self.connection.close()
             return
         self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
 
-    def do_GET(self) -> None:
-        self._answer(200, type(self).kept or b"")
+    def do_HEAD(self) -> None:
+        self._answer(200, b"")
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"tag"')
+        if type(self).writer:
+            self.send_header("x-amz-meta-isc-jobs-write", str(type(self).writer))
         self.end_headers()
         self.wfile.write(body)
 

@@ -38,7 +38,7 @@ class Attempt:
             program="train", stage="train-v83", key="k" * 64, run="r", attempt=1, store=self.store.uri,
             settings={}, inputs={}, parameters={}, execution={},
         )  # fmt: skip
-        self.known = KnownAttempt(self.spec, 0.0, 0.0, seen={"a pod"})
+        self.known = KnownAttempt(self.spec, 0.0, 0.0, seen={"uid": "a pod"})
         self.now = 0.0
 
     def report(self, step: int, left_s: float) -> None:

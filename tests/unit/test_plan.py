@@ -58,7 +58,22 @@ def test_exit_0_without_a_commit_is_no_success() -> None:
 
 def test_a_silent_attempt_is_ended() -> None:
     actions = plan(PIPELINE, Observed(frozenset(), (RUNNING,)), POLICY.silence_s + 1, POLICY)
-    assert actions == [Kill("download", 1, "said nothing for 1800 s")]
+    assert actions == [Kill("download", 1, "said nothing for 1800 s", 124)]
+
+
+def test_a_stage_that_hangs_again_and_again_ends_the_run_as_temporary() -> None:
+    hung = tuple(ended(124, number) for number in range(1, 7))
+    assert plan(PIPELINE, Observed(frozenset(), hung[:5]), 1e6, POLICY) == [Start("download", 6)]
+    assert plan(PIPELINE, Observed(frozenset(), hung), 1e6, POLICY) == [
+        Fail("download", "download: why (6 attempts)", 75)
+    ]
+
+
+def test_disruptions_do_not_lengthen_the_wait_after_a_failure() -> None:
+    past = (*(ended(143, number, 1.0) for number in range(1, 20)), ended(75, 20, 10.0))
+    observed = Observed(frozenset(), past)
+    assert plan(PIPELINE, observed, 10 + POLICY.backoff_s - 0.1, POLICY) == []
+    assert plan(PIPELINE, observed, 10 + POLICY.backoff_s, POLICY) == [Start("download", 21)]
 
 
 def test_attempts_are_numbered_after_those_of_earlier_controllers() -> None:

@@ -18,7 +18,7 @@ def failed(
     name: str, code: int, *, message: str = "", reason: str = "Error", at: str = "2026-01-01T00:00:00Z"
 ) -> Object:
     ended = {"exitCode": code, "reason": reason, "message": message, "finishedAt": at}
-    return pod(name, "Failed", containerStatuses=[{"state": {"terminated": ended}}])
+    return pod(name, "Failed", containerStatuses=[{"name": "stage", "state": {"terminated": ended}}])
 
 
 def test_an_attempt_runs_until_all_its_pods_have_succeeded() -> None:
@@ -32,7 +32,8 @@ def test_the_first_failure_tells_the_reason_and_not_the_ranks_that_were_then_sto
     said = json.dumps({"exit_code": 65, "reason": "the loss is nan"})
     first = failed("worker-0", 65, message=said, at="2026-01-01T00:00:05Z")
     later = failed("master-0", 70, message="", at="2026-01-01T00:00:09Z")
-    assert outcome([later, first, pod()], 3) == Outcome(65, "the loss is nan")
+    evidence = "container stage: Error, exit code 65"
+    assert outcome([later, first, pod()], 3) == Outcome(65, "the loss is nan", "worker-0", evidence)
 
 
 def test_out_of_memory_names_the_setting() -> None:
@@ -43,17 +44,49 @@ def test_out_of_memory_names_the_setting() -> None:
 
 @pytest.mark.parametrize("message", ["", "Traceback ...", "[]", '{"exit_code": "x"}'])
 def test_other_last_words_leave_the_exit_code(message: str) -> None:
-    assert outcome([failed("p", 3, message=message)], 1) == Outcome(3, "")
+    assert outcome([failed("p", 3, message=message)], 1) == Outcome(3, "", "p", "container stage: Error, exit code 3")
 
 
-def test_evictions_and_deletions_are_disruptions() -> None:
-    evicted = pod(phase="Failed", reason="Evicted", message="node was low on memory")
-    preempted = pod(phase="Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}])
-    deleted = pod()
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    for found in (outcome([item], 1) for item in (evicted, preempted, deleted)):
+def deleted(name: str) -> Object:
+    found = pod(name)
+    found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return found
+
+
+TARGET = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "a greater one"}
+DISRUPTED = [
+    (pod("q", "Failed", reason="Evicted", message="node was low on memory"), "Evicted: node was low on memory"),
+    (pod("q", "Failed", reason="NodeLost"), "NodeLost: disruption"),
+    (pod("q", "Failed", conditions=[TARGET]), "DisruptionTarget, PreemptionByScheduler: a greater one"),
+    (pod("q", conditions=[TARGET]), "DisruptionTarget, PreemptionByScheduler: a greater one"),
+    (deleted("q"), "deletionTimestamp 2026-01-01T00:00:00Z"),
+]
+
+
+@pytest.mark.parametrize(("item", "evidence"), DISRUPTED)
+def test_a_disrupted_pod_is_the_cause_though_a_peer_that_lost_it_failed_first(item: Object, evidence: str) -> None:
+    for pods in ([item], [failed("p", 1), item]):
+        found = outcome(pods, 2)
         assert found is not None
-        assert found.exit_code == 143
+        assert (found.exit_code, found.pod, found.evidence) == (143, "q", evidence)
+
+
+def test_what_a_stage_did_itself_is_no_disruption_whatever_the_conditions_say() -> None:
+    over = pod("q", "Failed", reason="Evicted", message='Usage of EmptyDir volume "work" exceeds the limit "10Mi".',
+               conditions=[TARGET])  # fmt: skip
+    found = outcome([over], 1)
+    assert found is not None
+    assert (found.exit_code, "raise cluster.stages.*.scratch" in found.reason) == (137, True)
+    assert outcome([pod("q", "Succeeded", conditions=[TARGET])], 1) == Outcome(0, "")  # it ended before
+
+
+def test_a_pod_that_its_node_refused_before_anything_ran_is_tried_again_after_a_while() -> None:
+    said = "Pod was rejected: Allocate failed due to no healthy devices present"
+    found = outcome([pod("q", "Failed", reason="UnexpectedAdmissionError", message=said)], 1)
+    assert found == Outcome(75, f"pod q was refused by its node: {said}", "q", said)
+    found = outcome([pod("q", "Failed", reason="DeadlineExceeded", message="active on the node too long")], 1)
+    assert found is not None
+    assert found.exit_code == 70
 
 
 @pytest.mark.parametrize(

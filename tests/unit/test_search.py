@@ -45,9 +45,11 @@ def test_neighbours_and_their_order_are_those_of_float64(
             np.testing.assert_allclose(found.scores[place], [scores[i] for i in best], atol=1e-12)
 
 
+@pytest.mark.parametrize("common", [0, 1, 10, 300])
 @pytest.mark.parametrize("squared_distance", [False, True])
-def test_bounds_of_bfloat16_hold_and_what_is_not_proposed_is_below_them(*, squared_distance: bool) -> None:
-    rows, queries = rows_of("unit", 0, 3001, 256), rows_of("unit", 1, 300, 256)
+def test_bounds_of_bfloat16_hold_and_what_is_not_proposed_is_below_them(*, squared_distance: bool, common: int) -> None:
+    shared = common * rows_of("unit", 2, 1, 256)  # by all
+    rows, queries = (normalised(shared + rows_of("unit", seed, n, 256)) for seed, n in ((0, 3001), (1, 300)))
     queries[:100] = normalised(rows[:100] + 0.5 * queries[:100])
     found = proposals.Bfloat16Proposer(rows, squared_distance=squared_distance).propose(queries, 40)
     products = queries.astype(np.float64) @ rows.T.astype(np.float64)
@@ -55,7 +57,8 @@ def test_bounds_of_bfloat16_hold_and_what_is_not_proposed_is_below_them(*, squar
     proposed = np.take_along_axis(scores, found.positions, 1)
     assert (found.lowest <= proposed).all()
     assert (proposed <= found.highest).all()
-    assert np.ptp([found.lowest, found.highest], axis=0).max() < 0.04  # and they are of use
+    spread = 1 / (1 + common**2)  # of squared distances
+    assert np.ptp([found.lowest, found.highest], axis=0).max() < 0.04 * spread + 1e-6  # and they are of use
     assert (np.diff(found.lowest) <= 0).all()
     assert (np.diff(found.highest) <= 0).all()
     np.put_along_axis(scores, found.positions, -np.inf, 1)

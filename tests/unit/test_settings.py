@@ -74,7 +74,7 @@ def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
         ("model=3", "model"),
         ("nonsense", "expected key=value"),
         ("a..b=1", "expected key=value"),
-        ("extract.batch=[", "not a YAML value"),
+        ("extract.batch=[", "--set extract.batch is not valid YAML"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_path(override: str, sentence: str) -> None:

@@ -177,12 +177,35 @@ def test_the_memory_is_emptied_at_the_restart() -> None:
     assert run.memory.filled == 2 * 8  # the third epoch's two steps alone
 
 
-def test_a_loss_that_is_no_number_ends_the_training_before_it_spoils_the_weights() -> None:
-    run = trainer()
-    with torch.no_grad():
-        run.model.fc.weight.fill_(float("nan"))
-    log = _Log()
-    with pytest.raises(DataError, match="the loss is nan at step 0: lower lr"):
+def test_a_rate_far_too_high_ends_the_training_in_a_sentence_and_keeps_the_good_checkpoint() -> None:
+    run, log = trainer("trainings.v83.lr=1.0e+30", "compute.checkpoint_every_steps=1"), _Log()
+    expected = (
+        r"the loss is nan in step 2, with lr 1e\+30: the training has diverged; the checkpoint of step 1 is "
+        "finite and kept; try a lower lr$"
+    )
+    with pytest.raises(UsageError, match=expected):
+        train(run, _Rows(), log)  # type: ignore[arg-type]
+    assert list(log.saved) == [1]
+    assert all(tensor.isfinite().all() for tensor in log.saved[1]["model"].values())
+
+
+@pytest.mark.parametrize(("overrides", "steps"), [((), 6), (("compute.checkpoint_every_steps=6",), 6),
+                                                  (("compute.checkpoint_every_steps=3",), 3)])  # fmt: skip
+def test_weights_that_are_no_numbers_are_neither_kept_nor_committed_though_the_loss_was_finite(
+    overrides: tuple[str, ...], steps: int
+) -> None:
+    run, log = trainer(*overrides), _Log()
+    progress = log.progress
+
+    def spoil(step: int, *more: Any, **values: float) -> None:
+        progress(step, *more, **values)
+        if step == steps:  # as an infinite gradient does
+            with torch.no_grad():
+                run.model.fc.weight[0, 0] = float("inf")
+
+    log.progress = spoil
+    said = rf"after step {steps} 1 of \d+ tensors, first fc.weight, hold NaN or infinity.*there is no checkpoint"
+    with pytest.raises(UsageError, match=said):
         train(run, _Rows(), log)  # type: ignore[arg-type]
     assert not log.saved
 

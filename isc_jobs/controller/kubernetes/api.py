@@ -13,6 +13,10 @@ from isc_jobs.spec.errors import TemporaryError, UsageError
 
 _TIMEOUT_S = 30
 _PASSING = ("exceeded quota", "status unknown for quota")  # others free it; a new one is counted in a moment
+_REFUSED_USER = (
+    "cluster: {what}: 401, it does not know whose the credentials are: they have expired or are of another cluster; "
+    "renew them (log in again, or another KUBECONFIG), and run again"
+)
 _POD_GRACE: dict[str, Any] = {"propagationPolicy": "Background"}
 
 
@@ -127,11 +131,15 @@ def _explained(what: str) -> Iterator[None]:
         status, message = int(error.status), _message(error)
         if status == 409 and "already exists" in message:
             raise AlreadyExists(f"cluster: {message}") from error
+        if status == 401:
+            raise TemporaryError(_REFUSED_USER.format(what=what)) from error
         passes = any(words in message for words in _PASSING)
         if status in {400, 403, 404, 422} and not passes:
             raise UsageError(f"cluster refuses {what}: {message}") from error
         raise TemporaryError(f"cluster: {what}: {status} {message}") from error
     except client.ApiException as error:
+        if error.status == 401:
+            raise TemporaryError(_REFUSED_USER.format(what=what)) from error
         raise TemporaryError(f"cluster: {what}: {error.status} {error.reason}") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise TemporaryError(f"the cluster does not answer ({type(error).__name__}): try again") from error

@@ -17,7 +17,6 @@ from isc_jobs.controller.request import (
     wanted_part,
 )
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.settings import Settings
 from isc_jobs.store import Store
 
 
@@ -27,7 +26,7 @@ def start_controller(store: Store, request: Request, given: Given) -> str:
     Raises UsageError if the run has a controller in the cluster, TemporaryError if it has one elsewhere.
     """
     check_reachable(store.uri, request)
-    cluster = Settings.model_validate(request.settings).cluster
+    cluster = request.checked_settings().cluster
     pipeline = pipeline_of(request)
     api = Api(cluster.namespace)
     name = controller_name(request.run)

@@ -31,9 +31,10 @@ class KnownAttempt:
     left_s: float = 0.0  # as the progress says, or 0 if nobody knows,
     news: float = -math.inf  # and when it said so
     asked: float = -math.inf  # for the commit
-    seen: set[str] = field(default_factory=set)  # uids of pods
+    seen: dict[str, str] = field(default_factory=dict)  # names of pods by uid
     mute: float | None = None  # since when its logs cannot be read
-    verdict: Outcome | None = None  # how it ends, while its pods are being ended
+    verdict: Outcome | None = None  # how it ends, while its pods are being ended,
+    ending: float = math.inf  # and since when they are
     ended: Attempt | None = None
     tidied: bool = False
 

@@ -21,6 +21,7 @@ from isc_jobs.controller.manifests import (
     run_name,
     run_owner,
     same_specification,
+    specification,
     stage_pods,
 )
 from isc_jobs.controller.plan import Attempt
@@ -33,6 +34,7 @@ from isc_jobs.spec.stage import StageSpec
 _LIST_S = 30.0  # a list at least this often, whatever the watch says
 _EXPLAIN_S = 10.0  # a pending attempt is looked at this often
 _REPEAT_S = 60.0  # and the same reason is said this often
+_LOST_S = 900.0  # how long the next attempt waits for pods that do not go, as on a node that does not answer
 _TIDY_S = 0.5  # between looks at pods that are about to end
 _WATCH_S = 240
 
@@ -56,7 +58,7 @@ class KubernetesLauncher:
         self._listed = -math.inf
         self._gone = threading.Event()  # this controller
         for item in api.list("v1", "ConfigMap", labels=f"{self._labels},{LABEL}/attempt"):
-            self._know(StageSpec.model_validate_json(item["data"]["spec.json"]))
+            self._know(specification(item))
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, spec: StageSpec) -> None:
@@ -92,13 +94,13 @@ class KubernetesLauncher:
                 self._delete(known.spec)
                 self._forget(known)
 
-    def stop(self, stage: str, number: int, reason: str) -> None:
+    def stop(self, stage: str, number: int, reason: str, exit_code: int = ExitCode.TERMINATED) -> None:
         """Delete the attempt's objects and wait for its pods, whose last words are kept."""
         known = self._known.get((stage, number))
         if known is None or known.ended is not None:
             return
         self._echo(f"{stage}  ending attempt {number}: {reason}")
-        self._end(known, Outcome(int(ExitCode.TERMINATED), reason))
+        self._end(known, Outcome(int(exit_code), reason))
 
     def stop_all(self, reason: str) -> None:
         """End everything of the run."""
@@ -141,7 +143,7 @@ class KubernetesLauncher:
         } - self._known.keys():
             found = self._api.get("v1", "ConfigMap", object_name(self._run, stage, number))
             if found is not None:
-                self._know(StageSpec.model_validate_json(found["data"]["spec.json"]))
+                self._know(specification(found))
                 self.stop(stage, number, "it is of a controller that has lost the run")
 
     def _watch(self) -> None:
@@ -158,22 +160,21 @@ class KubernetesLauncher:
         if known.ended is not None:
             return known.ended
         pods = self._pods_of(known.spec)
-        found = known.verdict or outcome(pods, self._expected(known.spec)) or self._vanished(known, pods)
+        found = known.verdict or self._vanished(known, pods) or outcome(pods, self._expected(known.spec))
         if found is None and known.has_committed(self._store, self._clock()):
             return self._ended(known, Outcome(0, ""))  # its pods are about to end
         if found is None and not is_running(pods, self._expected(known.spec)):
             found = self._explain(known, pods)
         if found is not None and found.exit_code == ExitCode.TERMINATED:
-            found = self._lost(found.reason)
+            found = self._lost(found)
         if found is not None and is_over(pods, self._expected(known.spec)):
             return self._ended(known, found)
         if found is not None:
-            return self._end(known, found)
+            return self._end(known, found, _LOST_S)
         line = known.follow(self._store, self._clock())
         if line is not None:
             self._echo(line)
-        return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=None,
-                       sign_of_life=known.sign_of_life)  # fmt: skip
+        return _living(known, known.sign_of_life)
 
     def _expected(self, spec: StageSpec) -> int:
         return stage_pods(spec, self._cluster).pods
@@ -190,16 +191,17 @@ class KubernetesLauncher:
 
     def _vanished(self, known: KnownAttempt, pods: list[Object]) -> Outcome | None:
         """A pod that was there and has gone is a disruption: the whole attempt is begun anew."""
-        uids = {pod["metadata"]["uid"] for pod in pods}
-        if known.seen - uids:
-            return Outcome(int(ExitCode.TERMINATED), "a pod was deleted")
-        known.seen |= uids
+        names = {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in pods}
+        gone = [name for uid, name in known.seen.items() if uid not in names]
+        known.seen |= names
+        if gone:
+            return Outcome(int(ExitCode.TERMINATED), f"pod {gone[0]} was deleted", gone[0], "it is not there any more")
         return None
 
-    def _lost(self, reason: str) -> Outcome:
+    def _lost(self, found: Outcome) -> Outcome:
         """The attempt was disrupted; if the run's ConfigMap was deleted, the whole run was."""
         if self._api.get("v1", "ConfigMap", run_name(self._run)) is not None:
-            return Outcome(int(ExitCode.TERMINATED), reason)
+            return found
         return Outcome(int(ExitCode.USAGE), f"ConfigMap {run_name(self._run)} was deleted, which ends the run")
 
     def _explain(self, known: KnownAttempt, pods: list[Object]) -> Outcome | None:
@@ -219,12 +221,13 @@ class KubernetesLauncher:
             return Outcome(int(ExitCode.USAGE), cause.reason)
         return None
 
-    def _end(self, known: KnownAttempt, found: Outcome) -> Attempt:
+    def _end(self, known: KnownAttempt, found: Outcome, patience_s: float = 0.0) -> Attempt:
         """End the attempt's pods, wait until they have gone, keep what they said until then.
 
-        Its ConfigMap goes last, so that a controller that follows this one at any moment waits for the pods too.
+        Pods that do not go in time count as living for ``patience_s``: a node that does not answer may still run them.
+        The ConfigMap goes last, so that a controller that follows this one at any moment waits for the pods too.
         """
-        known.verdict = found
+        known.verdict, known.ending = found, min(known.ending, self._clock())
         logs = self._logs(known)
         keep_logs(self._store, known.spec, self._attempt(known, found), logs)
         self._delete(known.spec)
@@ -234,6 +237,10 @@ class KubernetesLauncher:
             self._sleep(1)
             self._list_pods()
             logs = longer(logs, self._logs(known))
+        left = [pod["metadata"]["name"] for pod in self._pods_of(known.spec)]
+        if left and self._clock() - known.ending < patience_s:
+            self._echo(f"{known.spec.stage}  waits for pod {left[0]} to end: delete it or its node if that is lost")
+            return _living(known, self._clock())
         keep_logs(self._store, known.spec, self._attempt(known, found), logs)
         self._forget(known)
         return self._ended(known, found)
@@ -244,7 +251,8 @@ class KubernetesLauncher:
 
     def _attempt(self, known: KnownAttempt, found: Outcome) -> Attempt:
         return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key,
-                       exit_code=found.exit_code, reason=found.reason, ended=self._clock())  # fmt: skip
+                       exit_code=found.exit_code, reason=found.reason, pod=found.pod, evidence=found.evidence,
+                       ended=self._clock())  # fmt: skip
 
     def _logs(self, known: KnownAttempt) -> dict[int, bytes]:
         """What its pods have said; for a lost node, whose logs nobody can read, the end does not wait for ever."""
@@ -265,6 +273,11 @@ class KubernetesLauncher:
     def _forget(self, known: KnownAttempt) -> None:
         self._api.delete("v1", "ConfigMap", attempt_name(known.spec))
         known.tidied = True
+
+
+def _living(known: KnownAttempt, sign_of_life: float) -> Attempt:
+    return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=None,
+                   sign_of_life=sign_of_life)  # fmt: skip
 
 
 def own(api: Api, run: str, store: str, cluster: Cluster) -> Object:

@@ -1,0 +1,27 @@
+"""Text of others (names of files, words of servers) as it may be shown: in a line, on a terminal, on a page."""
+
+import unicodedata
+
+_ORDERS = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs (bytes of names), separators of lines
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of writing direction
+
+
+def plain(text: str) -> str:
+    r"""The text on one line: what would command a terminal or turn the writing direction becomes ``\x1b``, ``\u202e``.
+
+    A tab stays. Whatever the text holds, it can be encoded.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in _TURNS or (unicodedata.category(character) in _ORDERS and character != "\t"):
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def plain_lines(text: str) -> str:
+    """The same of text whose lines are meant, as a log's."""
+    return "\n".join(map(plain, text.split("\n")))
