@@ -39,8 +39,9 @@ def check_jobs(name: str, store: str, cluster: Cluster) -> list[Object]:
 
 
 def _controller_pod(arguments: list[str], cluster: Cluster) -> Object:
-    """With the controller's account, and a token of the API server."""
+    """With the controller's account, S3 keys and a token of the API server."""
     account = {"serviceAccountName": CONTROLLER_ACCOUNT, "automountServiceAccountToken": True}
+    cluster = cluster.model_copy(update={"s3_secret": cluster.controller_s3_secret or cluster.s3_secret})
     return _pod([_program("controller", arguments, cluster)], cluster) | account
 
 

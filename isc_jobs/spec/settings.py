@@ -257,9 +257,9 @@ class Cluster(Frozen):
     images: Images
     pull_secrets: tuple[str, ...] = Field(strict=False)
     service_account: str  # of the stages' pods, which get no token of the API server
-    s3_secret: (
-        str | None
-    )  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN; null: the service account has access
+    # Secrets with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN.
+    s3_secret: str | None  # null: the service accounts have access
+    controller_s3_secret: str | None  # of controllers in the cluster; null: s3_secret is theirs too
     environment: Environment  # as AWS_ENDPOINT_URL_S3; no secrets
     labels: dict[str, str]
     annotations: dict[str, str]

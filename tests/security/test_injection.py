@@ -60,7 +60,8 @@ def objects_with(text: str) -> tuple[list[dict[str, Any]], str]:
         "demo", [*IMAGES, "compute.processes=2"],
         deployed=[{"cluster": {
             "environment": {"FREE": text}, "annotations": {"a": text}, "labels": {"l": text}, "priority_class": text,
-            "node_selector": {"n": text}, "service_account": text, "s3_secret": text, "pull_secrets": [text],
+            "node_selector": {"n": text}, "service_account": text, "s3_secret": text, "controller_s3_secret": text,
+            "pull_secrets": [text],
             "tolerations": [{"key": text}], "images": {"data": text},
         }}],
     )  # fmt: skip

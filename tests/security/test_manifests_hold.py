@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from isc_jobs.controller.jobs import controller_job
+from isc_jobs.controller.manifests import attempt_objects
+from isc_jobs.spec.pipeline import build_pipeline
+from isc_jobs.spec.profile import load_settings
+
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "k8s/base"
 
@@ -37,6 +42,20 @@ def test_pods_have_no_root_no_capabilities_and_stages_no_token(path: Path) -> No
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
             }  # fmt: skip
+
+
+def test_controllers_may_have_keys_of_their_own_which_no_stage_gets() -> None:
+    images = [f"cluster.images.{name}=image" for name in ("controller", "data", "train")]
+    settings = load_settings("demo", [*images, "cluster.controller_s3_secret=theirs"])
+    stage = build_pipeline(settings, "s3://photos", "0" * 64)[0].spec("mine", 1, "s3://runs")
+    attempt, controller = (
+        attempt_objects(stage, settings.cluster),
+        controller_job("mine", "s3://runs", settings.cluster),
+    )
+    assert "theirs" not in str(attempt)
+    assert "'name': 'isc-jobs-s3'" in str(attempt)
+    assert str(controller).count("'name': 'theirs'") == 3
+    assert "isc-jobs-s3" not in str(controller)
 
 
 def test_no_account_hands_out_its_token_by_itself() -> None:
