@@ -8,6 +8,8 @@ ACCELERATOR ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 LOCK := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 USE := $(VENV)/.use-$(ACCELERATOR)-$(LOCK)
 DEV := $(VENV)/.dev-$(ACCELERATOR)-$(LOCK)
+# Bytecode is made at installation: where none may be written, every start of a stage would compile torch anew.
+export UV_COMPILE_BYTECODE := 1
 # What may hold any name reaches the recipes as the environment, not as text of a shell.
 export PHOTOS ?= examples/photos
 export DEMO ?= .demo
