@@ -100,6 +100,7 @@ def test_weights_and_pictures_lie_channels_last() -> None:
     assert all(layouts)
 
 
+@pytest.mark.xdist_group("compile")  # long: begun first
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_model_trains_as_the_plain_one_and_each_goes_on_from_the_other(
     small_photos: Path, tmp_path: Path

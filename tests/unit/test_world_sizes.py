@@ -87,6 +87,7 @@ def _compiled_process(rank: int, root: Path, out: Path, size: int, port: int) ->
         torch.save((plain, fast, graphs), out / f"{rank}.pt")
 
 
+@pytest.mark.xdist_group("compile")  # long: begun first
 @pytest.mark.usefixtures("compiler")
 def test_processes_of_a_compiled_model_train_as_those_of_a_plain_one(small_photos: Path, tmp_path: Path) -> None:
     start(_compiled_process, small_photos, tmp_path, 2)
