@@ -78,11 +78,14 @@ def build_parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text)
         sub.add_argument("run", metavar="RUN", help="name of the run")
         if name == "status":
-            sub.add_argument("--json", action="store_true", help="for programs")
+            shown = sub.add_mutually_exclusive_group()
+            shown.add_argument("--json", action="store_true", help="for programs")
+            shown.add_argument("--watch", action="store_true", help="until the run has ended")
         if name == "logs":
             sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
             sub.add_argument("--attempt", type=int, help="default: the latest")
-            sub.add_argument("--rank", type=int, default=0, help="process of a training")
+            sub.add_argument("--rank", type=int, help="process of a training; default 0, with --follow all")
+            sub.add_argument("--follow", action="store_true", help="go on with what comes, also of later attempts")
         if name == "resume":
             sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
         _add_store(sub)

@@ -2,8 +2,9 @@
 
 from isc_jobs.commands.data import dataset_make, evaluate
 from isc_jobs.commands.estimate import estimate
+from isc_jobs.commands.logs import logs
 from isc_jobs.commands.matching import match
-from isc_jobs.commands.runs import _request, cancel, check, diff, logs, render, resume, run_all, status
+from isc_jobs.commands.runs import _request, cancel, check, diff, render, resume, run_all, status
 from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, export
 
 __all__ = [

@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc_jobs.spec.address import check_address
 from isc_jobs.spec.errors import ExitCode, UsageError
-from isc_jobs.spec.plain import plain, plain_lines
+from isc_jobs.spec.plain import plain
 from isc_jobs.spec.weights import check_weights
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _read_deployed(namespace: str) -> "Deployed":
     return parse_deployed(Api(namespace).get("v1", "ConfigMap", NAME))
 
 
-def _open_store(arguments: argparse.Namespace) -> "Store":
+def open_named_store(arguments: argparse.Namespace) -> "Store":
     """The store of a run: as given, else this machine's if there is one, else the cluster's."""
     from isc_jobs.store import open_store
 
@@ -199,7 +198,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.status import has_ended
 
-    store = _open_store(arguments)
+    store = open_named_store(arguments)
     controller = _controller(store, read_manifest(store, arguments.run)[0].request)
     if arguments.unattended and has_ended(store, arguments.run):
         controller.settle()
@@ -213,45 +212,15 @@ def status(arguments: argparse.Namespace) -> int:
 
     from isc_jobs.controller.status import run_status, status_table
 
-    status = run_status(_open_store(arguments), arguments.run)
+    store = open_named_store(arguments)
+    if arguments.watch:
+        from isc_jobs.commands.watching import watch
+
+        watch(store, arguments.run)
+        return int(ExitCode.OK)
+    status = run_status(store, arguments.run)
     print(json.dumps(status, indent=1) if arguments.json else status_table(status))
     return int(ExitCode.OK)
-
-
-def logs(arguments: argparse.Namespace) -> int:
-    """Print the log of an attempt: as kept, or while it runs from its pod or this machine."""
-    from isc_jobs.controller.manifest import read_manifest
-    from isc_jobs.controller.status import kept_log, latest_attempt, no_log
-
-    store = _open_store(arguments)
-    run, stage, rank = arguments.run, arguments.stage, arguments.rank
-    request = read_manifest(store, run)[0].request
-    number = 0 if stage == "controller" else arguments.attempt or latest_attempt(store, run, stage)
-    log = kept_log(store, run, stage, number, rank)
-    if log is None:
-        log = _live_log(store, request, stage, number, rank)
-    if log is None:
-        raise no_log(store, run, stage, number, rank)
-    sys.stdout.write(plain_lines(log))
-    return int(ExitCode.OK)
-
-
-def _live_log(store: "Store", request: "Request", stage: str, number: int, rank: int) -> str | None:
-    if request.launcher == "local":
-        from isc_jobs.controller import local
-
-        said = local.live_log(store, request.run, stage, number).get(rank)
-        return None if said is None else said.decode("utf-8", "replace")
-    from isc_jobs.controller.attempts import read_spec
-    from isc_jobs.controller.kubernetes.api import Api
-    from isc_jobs.controller.kubernetes.logs import controller_log, live_log
-
-    cluster = request.checked_settings().cluster
-    api = Api(cluster.namespace)
-    if stage == "controller":
-        said = controller_log(api, request.run)
-        return None if said is None else said.decode("utf-8", "replace")
-    return live_log(api, read_spec(store, request.run, stage, number), cluster).get(rank)
 
 
 def cancel(arguments: argparse.Namespace) -> int:
@@ -263,7 +232,7 @@ def cancel(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.status import has_ended, request_cancel
 
-    store = _open_store(arguments)
+    store = open_named_store(arguments)
     print(request_cancel(store, arguments.run), flush=True)
     while not has_ended(store, arguments.run):
         if not is_held(store, arguments.run, time.time()):

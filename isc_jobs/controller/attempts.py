@@ -22,6 +22,8 @@ class _Progress(BaseModel):
     total: int
     rate: float
     eta_s: float
+    unix_time: float = 0.0
+    line: str = ""
 
 
 def claim(store: Store, spec: StageSpec) -> None:
@@ -58,6 +60,11 @@ def controller_log_key(run: str) -> str:
     return f"runs/{run}/controller.txt"
 
 
+def termination_key(prefix: str) -> str:
+    """Where is how an attempt ended, written after its logs."""
+    return f"{prefix}/termination.json"
+
+
 def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str]:
     """Progress of an attempt, summed over the pods that share its work, and a tag that changes with it."""
     infos = list(store.list(f"{prefix}/progress"))
@@ -71,7 +78,8 @@ def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str
     if not states:
         return None, tag
     summed = {name: sum(getattr(state, name) for state in states) for name in ("step", "total", "rate")}
-    return summed | {"eta_s": max(state.eta_s for state in states)}, tag
+    latest = max(states, key=lambda state: state.unix_time)
+    return summed | {"eta_s": max(state.eta_s for state in states), "line": latest.line}, tag
 
 
 def keep_logs(store: Store, spec: StageSpec, ended: Attempt, logs: dict[int, bytes]) -> None:
@@ -80,4 +88,4 @@ def keep_logs(store: Store, spec: StageSpec, ended: Attempt, logs: dict[int, byt
         store.put(f"{spec.prefix}/log-{rank}.txt.gz", gzip.compress(text, mtime=0))
     said = {name: getattr(ended, name) for name in ("exit_code", "reason", "pod", "evidence")}
     content = json.dumps(said).encode()
-    store.put(f"{spec.prefix}/termination.json", content)
+    store.put(termination_key(spec.prefix), content)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -128,8 +129,10 @@ class LocalLauncher:
         code = process.popen.poll()
         self._echo_new(process)
         if code is None:
-            return Attempt(stage=process.spec.stage, number=process.spec.attempt, key=process.spec.key, exit_code=None,
-                           sign_of_life=process.sign_of_life)  # fmt: skip
+            return Attempt(
+                stage=process.spec.stage, number=process.spec.attempt, key=process.spec.key, exit_code=None,
+                sign_of_life=process.sign_of_life, where=f"process {process.popen.pid} on {platform.node()}",
+            )  # fmt: skip
         code, reason = _termination(process.work, code)
         if code != 0 and process.ending:
             code, reason = process.ending_code, f"{process.ending}; then {reason or describe_exit(code)}"

@@ -35,6 +35,17 @@ class AttemptRecord(BaseModel):
                    reason=attempt.reason, pod=attempt.pod, evidence=attempt.evidence)  # fmt: skip
 
 
+class Running(BaseModel):
+    """An attempt that has not ended: where it is, and why it waits if it does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    attempt: int
+    where: str = ""
+    waits: str = ""
+
+
 class Manifest(BaseModel):
     """A run's state in the store."""
 
@@ -46,6 +57,7 @@ class Manifest(BaseModel):
     reason: str = ""
     epoch: int  # of the lease that wrote it
     attempts: list[AttemptRecord] = []
+    running: list[Running] = []
 
 
 def manifest_key(run: str) -> str:
@@ -96,7 +108,8 @@ class ManifestFile:
 
     def end(self, state: State, reason: str) -> None:
         """Write how the run stands, or ended."""
-        self.manifest = self.manifest.model_copy(update={"state": state, "reason": reason})
+        running = self.manifest.running if state == "running" else []
+        self.manifest = self.manifest.model_copy(update={"state": state, "reason": reason, "running": running})
         self.save()
 
     def _put(self, **condition: Any) -> str:

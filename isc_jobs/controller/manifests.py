@@ -1,6 +1,17 @@
 """Kubernetes objects of a run's attempts, as pure functions of a stage's specification and the cluster's settings."""
 
-from isc_jobs.controller.podspec import LABEL, WORK, Object, container, image_of, metadata, pod, pod_metadata, variables
+from isc_jobs.controller.podspec import (
+    GPU,
+    LABEL,
+    WORK,
+    Object,
+    container,
+    image_of,
+    metadata,
+    pod,
+    pod_metadata,
+    variables,
+)
 from isc_jobs.spec.settings import Cluster, StagePods
 from isc_jobs.spec.stage import StageSpec
 
@@ -106,7 +117,7 @@ def _template(spec: StageSpec, cluster: Cluster, named: Object) -> Object:
 def _resources(settings: StagePods) -> Object:
     limits: Object = {"memory": settings.memory}
     if settings.gpus:
-        limits["nvidia.com/gpu"] = settings.gpus
+        limits[GPU] = settings.gpus
     requests = {"cpu": settings.cpu, "memory": settings.memory, "ephemeral-storage": settings.scratch}
     return {"requests": requests, "limits": limits}
 

@@ -20,6 +20,8 @@ class Attempt:
     pod: str = ""  # the one that it ended with, in a cluster,
     evidence: str = ""  # and what of its status tells how
     sign_of_life: float = 0.0  # when it last said something
+    where: str = ""  # while it runs: the process or pods, nodes and GPUs,
+    waits: str = ""  # and why they do not run yet
     ended: float = 0.0
 
 

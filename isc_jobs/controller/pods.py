@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from isc_jobs.controller.podspec import Object
+from isc_jobs.controller.podspec import GPU, Object
 from isc_jobs.spec.errors import ExitCode
 from isc_jobs.spec.stage import LastWords
 
@@ -86,6 +86,19 @@ def rank(pod: Object) -> int:
     if labels.get("training.kubeflow.org/replica-type") == "worker":
         return 1 + int(labels.get("training.kubeflow.org/replica-index", 0))
     return int(labels.get("batch.kubernetes.io/job-completion-index", 0))
+
+
+def where(pods: Iterable[Object]) -> str:
+    """The pods with their nodes and GPUs, in words."""
+    return "; ".join(map(_place, sorted(pods, key=rank)))
+
+
+def _place(pod: Object) -> str:
+    spec = pod.get("spec") or {}
+    limits = [(part.get("resources") or {}).get("limits") or {} for part in spec.get("containers") or []]
+    gpus = sum(int(limit.get(GPU, 0)) for limit in limits)
+    node = f" on {spec['nodeName']}" if spec.get("nodeName") else ""
+    return f"pod {pod['metadata']['name']}{node}" + (f", {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "")
 
 
 def logs_by_rank(log: bytes, first: int) -> dict[int, bytes]:

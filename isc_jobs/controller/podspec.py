@@ -7,6 +7,7 @@ from isc_jobs.spec.settings import Cluster, StagePods
 
 LABEL = "isc-jobs.io"
 WORK = "/work"
+GPU = "nvidia.com/gpu"
 
 Object = dict[str, Any]
 

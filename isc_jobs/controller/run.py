@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from isc_jobs.controller.attempts import used_numbers
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
-from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, State
+from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, Running, State
 from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import (
     Action,
@@ -201,10 +201,17 @@ class Controller:
         seen = [(attempt.stage, attempt.number, attempt.exit_code) for attempt in attempts]
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()
+        running = [Running(stage=a.stage, attempt=a.number, where=a.where, waits=a.waits)
+                   for a in attempts if a.exit_code is None]  # fmt: skip
+        moved = running != self._file.manifest.running
+        self._file.manifest.running = running
         recorded = {(record.stage, record.attempt) for record in self._file.manifest.attempts}
         for attempt in attempts:
             if attempt.exit_code is not None and (attempt.stage, attempt.number) not in recorded:
                 self._ended(attempt)
+                moved = False  # it is saved
+        if moved:
+            self._file.save()
         return Observed(frozenset(self._finished), attempts)
 
     def _ended(self, attempt: Attempt) -> None:

@@ -9,7 +9,7 @@ import zlib
 from collections import deque
 from typing import Any
 
-from isc_jobs.controller.attempts import controller_log_key, read_progress
+from isc_jobs.controller.attempts import controller_log_key, read_progress, termination_key
 from isc_jobs.controller.lease import is_held
 from isc_jobs.controller.manifest import Manifest, read_manifest
 from isc_jobs.controller.plan import describe_exit
@@ -20,8 +20,10 @@ from isc_jobs.spec.plain import plain
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
+from isc_jobs.store.progress import clock
 
 _SHOWN_BYTES, _BLOCK = 64 << 20, 20  # of a log; two to the power of a block's bytes
+_LOG = re.compile(r"/log-(\d{1,6})\.txt\.gz$")
 _CLAIM = re.compile(r"/attempt-(\d{1,9})/spec\.json$")
 
 
@@ -30,24 +32,43 @@ def run_status(store: Store, run: str) -> dict[str, Any]:
     manifest, _ = read_manifest(store, run)
     stages = [_stage_status(store, manifest, name, key) for name, key in manifest.stages.items()]
     reason = manifest.reason
-    if manifest.state == "running" and not is_held(store, run, time.time()):
+    controlled = manifest.state == "running" and is_held(store, run, time.time())
+    if manifest.state == "running" and not controlled:
         reason = "no controller lives: resume or cancel it"
-    return {"run": run, "state": manifest.state, "reason": reason, "store": store.uri, "stages": stages}
+    return {"run": run, "state": manifest.state, "reason": reason, "controlled": controlled, "store": store.uri,
+            "stages": stages}  # fmt: skip
 
 
 def status_table(status: dict[str, Any]) -> str:
     """The status as plain text."""
     lines = [f"run {status['run']}: {status['state']}" + (f" ({status['reason']})" if status["reason"] else "")]
     for stage in status["stages"]:
-        progress = stage.get("progress")
-        shown = f"{progress['step']}/{progress['total']}, {progress['eta_s']:.0f} s left" if progress else ""
-        took = f"{stage['seconds']:.1f} s" if "seconds" in stage else shown
-        lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{took}".rstrip())
+        lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{stage_pace(stage)}".rstrip())
+        lines += [f"    {line}" for line in stage_notes(stage)]
         lines += [_failed_attempt(record) for record in stage["attempts"] if record["kind"] not in {"finished", None}]
         if stage["stage"] == "evaluate" and stage["state"] == "finished":
             scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
             lines.append(f"{scores}report: {status['store']}/artifacts/evaluate/{stage['key']}/report.html")
     return "\n".join(map(plain, lines))
+
+
+def stage_pace(stage: dict[str, Any]) -> str:
+    """How long a stage took, or how far it is, how fast, and how long it will take."""
+    if "seconds" in stage:
+        return f"{stage['seconds']:.1f} s"
+    progress = stage.get("progress")
+    if progress is None:
+        return ""
+    pace = f"  {progress['rate']:.1f}/s  {clock(progress['eta_s'])} left" if progress["rate"] else ""
+    return f"{progress['step']}/{progress['total']}{pace}"
+
+
+def stage_notes(stage: dict[str, Any]) -> list[str]:
+    """Of a running stage: where it is, why it waits, what it said last."""
+    said = (stage.get("progress") or {}).get("line", "")
+    notes = {"at": stage.get("where", ""), "waits:": stage.get("waits", ""), "said:": said}
+    attempt = [f"attempt {stage['attempt']}"] if stage.get("attempt", 1) > 1 else []
+    return attempt + [f"{name} {text}" for name, text in notes.items() if text]
 
 
 def _failed_attempt(record: dict[str, Any]) -> str:
@@ -94,6 +115,22 @@ def kept_log(store: Store, run: str, stage: str, number: int, rank: int) -> str 
         return _unzipped(store.get(key)[0], f"{store.uri}: {key}")
     except NotFound:
         return None
+
+
+def kept_logs(store: Store, run: str, stage: str, number: int) -> dict[int, str]:
+    """All logs of an attempt that has ended, by rank."""
+    prefix = f"{attempt_prefix(run, stage, number)}/log-" if stage != "controller" else controller_log_key(run)
+    ranks = [int(match[1]) for info in store.list(prefix) if (match := _LOG.search(info.key))]
+    logs = {rank: kept_log(store, run, stage, number, rank) for rank in ranks or [0]}
+    return {rank: log for rank, log in logs.items() if log is not None}
+
+
+def is_over(store: Store, run: str, stage: str, number: int) -> bool:
+    """Whether an attempt has ended and its logs are kept; of ``controller``, whether the run has ended."""
+    if stage == "controller":
+        return has_ended(store, run)
+    ended = ((record.stage, record.attempt) for record in read_manifest(store, run)[0].attempts)
+    return (stage, number) in ended and store.stat(termination_key(attempt_prefix(run, stage, number))) is not None
 
 
 def _unzipped(data: bytes, name: str) -> str:
@@ -155,6 +192,9 @@ def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict
         return status | {"state": "failed", "reason": attempts[-1].reason, "exit_code": attempts[-1].exit_code}
     if numbers and manifest.state == "running":
         status |= {"state": "running", "attempt": max(numbers)}
+        for record in manifest.running:
+            if (record.stage, record.attempt) == (name, max(numbers)):
+                status |= {"where": record.where, "waits": record.waits}
         progress, _ = read_progress(store, attempt_prefix(manifest.request.run, name, max(numbers)))
         if progress is not None:
             status["progress"] = progress

@@ -28,6 +28,7 @@ from isc_jobs.store.artifacts import Artifact, FileEntry, open_artifact, publish
 from isc_jobs.store.progress import Progress
 
 _PR_SET_PDEATHSIG = 1
+_SAID = 200  # characters of a line that status shows
 _FULL_BYTES = 1 << 16  # what fails with less room fails for want of it
 _SHOWN = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "opencv-python-headless")
 
@@ -46,6 +47,7 @@ class Context:
     progress: Callable[..., None] = field(init=False)
     _stop: list[int] = field(default_factory=list)
     _notes_stops: bool = False
+    _said: str = ""  # the last line of the log
 
     def __post_init__(self) -> None:
         """Make the folders; only rank 0 reports progress, and each part its own."""
@@ -85,7 +87,12 @@ class Context:
         """Progress of work under this name: in the log, and if this is rank 0, in the store."""
         file = "progress.json" if self.parts == 1 else f"progress-{self.part}.json"
         key = f"{self.spec.prefix}/{file}"
-        return Progress(name, lambda data: _ignore(self.store.put(key, data) if self.is_main else None))
+
+        def write(data: bytes) -> None:
+            if self.is_main:
+                self.store.put(key, data)
+
+        return Progress(name, write, line=lambda: self._said)
 
     def input(self, name: str) -> Artifact:
         """A committed input by its name in the specification; the attempt's processes here fetch each file once.
@@ -99,6 +106,7 @@ class Context:
     def log(self, line: str, *, every_rank: bool = False) -> None:
         """A line of the log, from rank 0 alone if not said otherwise."""
         if self.is_main or every_rank:
+            self._said = plain(line)[:_SAID]
             print(f"{self.spec.stage}  {plain(line)}", flush=True)
 
     def request_stop(self, signum: int, _frame: FrameType | None) -> None:
@@ -239,7 +247,3 @@ def _parse(program: str) -> argparse.Namespace:
     parser.add_argument("--spec", type=Path, required=True, help="stage specification (JSON)")
     parser.add_argument("--work", type=Path, help="scratch folder; default: a new temporary one")
     return parser.parse_args()
-
-
-def _ignore(_: object) -> None:
-    return None

@@ -12,9 +12,11 @@ from tqdm import tqdm
 class Progress:
     """Counts steps; says rate and time left. ``write`` stores the JSON form, at most every few seconds."""
 
-    def __init__(self, name: str, write: Callable[[bytes], None], *, every_s: float = 5.0) -> None:
-        """Report under ``name``."""
-        self._name, self._write, self._every = name, write, every_s
+    def __init__(
+        self, name: str, write: Callable[[bytes], None], *, every_s: float = 5.0, line: Callable[[], str] = str
+    ) -> None:
+        """Report under ``name``; ``line`` tells what the log said last besides progress."""
+        self._name, self._write, self._every, self._line = name, write, every_s, line
         self._started = self._said = time.monotonic()
         self._first: int | None = None
         self._bar: Any = None
@@ -31,11 +33,19 @@ class Progress:
         self._said = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0  # unknown at first
         eta = (total - step) / rate if rate > 0 else 0.0
-        state = {"step": step, "total": total, "rate": round(rate, 3), "eta_s": round(eta, 1), "unix_time": time.time()}
+        state: dict[str, Any] = {
+            "step": step,
+            "total": total,
+            "rate": round(rate, 3),
+            "eta_s": round(eta, 1),
+            "unix_time": time.time(),
+        }
+        if self._line():
+            state["line"] = self._line()
         self._write(json.dumps(state | values).encode())
         if not sys.stderr.isatty():
             shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
-            pace = f"  {rate:.1f}/s  {_clock(eta)} left" if rate > 0 else ""
+            pace = f"  {rate:.1f}/s  {clock(eta)} left" if rate > 0 else ""
             print(f"{self._name}  {step}/{total}{pace}{shown}", flush=True)
 
     def _draw(self, step: int, total: int, values: dict[str, float]) -> None:
@@ -47,6 +57,7 @@ class Progress:
             self._bar.close()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes, or hours and minutes."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m{rest:02d}s"

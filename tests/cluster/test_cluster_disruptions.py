@@ -172,7 +172,7 @@ def test_a_node_that_does_not_answer_never_runs_two_attempts(deployment: Deploym
         with frozen([kubelet(), *trainings()]):
             eventually(lambda: not ready(node), "the node is still thought to be ready")
             eventually(lambda: all("deletionTimestamp" in pod["metadata"] for pod in pods("lost-node")), "no eviction")
-            run.says("train-v83  waits for pod isc-lost-node-train-v83-a1-", 300)
+            run.says("train-v83  waits: pod isc-lost-node-train-v83-a1-", 300)
         run.ends("node does not answer, Kubernetes", time.monotonic())
     (first, pod, _), *_, (last, _, _) = run.attempts()
     assert (first, pod.startswith("isc-lost-node-train-v83-a1-"), last) == ("disruption", True, "finished")

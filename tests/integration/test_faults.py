@@ -2,6 +2,8 @@
 
 import csv
 import json
+import platform
+import re
 import shutil
 import subprocess
 import time
@@ -26,6 +28,12 @@ def wait_for(store: Path, pattern: str) -> Path:
             return found[-1]
         time.sleep(0.05)
     raise AssertionError(f"no {pattern} in {store}")
+
+
+def child_of(process: "subprocess.Popen[str]") -> int:
+    """The process id of the one child."""
+    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+    return int(child)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +111,24 @@ def test_the_log_of_a_running_stage_is_read_where_it_runs(data: Path, store: Pat
             64,
             True,
         )
+        shown = [
+            subprocess.Popen(command(*what, "--store", store), stdout=subprocess.PIPE, text=True)
+            for what in (("logs", "test", "train-v83", "--follow"), ("status", "test", "--watch"))
+        ]
+        wait_for(store, "runs/test/train-v83/*/progress.json")
+        status = json.loads(isc_jobs("status", "test", "--store", store, "--json").stdout)
+        training = next(stage for stage in status["stages"] if stage["stage"] == "train-v83")
+        assert training["where"] == f"process {child_of(controller)} on {platform.node()}"
+        assert training["progress"]["line"].startswith("57 images, rank 0 of 1 on cpu")
     finally:
         controller.terminate()
         controller.communicate(timeout=60)
+    followed, watched = (process.communicate(timeout=60)[0] for process in shown)
+    kept = isc_jobs("logs", "test", "train-v83", "--store", store).stdout
+    assert followed == "".join(f"train-v83 1.0 | {line}\n" for line in kept.splitlines())
+    assert re.search(r"^[0-9:]{8}    train-v83 +running", watched, re.MULTILINE)
+    assert watched.splitlines()[0].endswith("run test: running")
+    assert "run test: interrupted (SIGTERM)" in watched
 
 
 @pytest.mark.xdist_group("faults")

@@ -309,7 +309,7 @@ def test_pods_of_a_node_that_does_not_answer_count_as_living_until_it_comes_back
     world.api.objects["Pod", first]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     monkeypatch.setattr(world.api, "delete", lambda *_: None)  # nobody is there to end what is to be deleted
     assert world.code() is None
-    assert world.said[-1] == f"download  waits for pod {first} to end: delete it or its node if that is lost"
+    assert world.said[-1] == f"download  waits: pod {first} has to end first: delete it or its node if that is lost"
     monkeypatch.undo()
     for name in world.api.names("Pod"):
         world.api.delete("v1", "Pod", name)

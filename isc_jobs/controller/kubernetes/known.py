@@ -1,12 +1,14 @@
 """What a controller knows of an attempt in a cluster, and what the store tells of it while it runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from isc_jobs.controller.attempts import read_progress
 from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import Attempt
-from isc_jobs.controller.pods import Outcome
+from isc_jobs.controller.pods import Outcome, where
+from isc_jobs.controller.podspec import Object
 from isc_jobs.spec.stage import InputRef, StageSpec
 from isc_jobs.store import Store
 from isc_jobs.store.artifacts import read_commit
@@ -60,6 +62,16 @@ class KnownAttempt:
         self.progress, self.sign_of_life, self.left_s, self.news = tag, now, state["eta_s"], now
         pace = f"  {state['rate']:.1f}/s  {state['eta_s']:.0f} s left" if state["rate"] else ""
         return f"{self.spec.stage}  {state['step']}/{state['total']}{pace}"
+
+    def living(self, pods: Sequence[Object], sign_of_life: float, waits: str) -> Attempt:
+        """As it runs, or waits for this."""
+        return Attempt(stage=self.spec.stage, number=self.spec.attempt, key=self.spec.key, exit_code=None,
+                       sign_of_life=sign_of_life, where=where(pods), waits=waits)  # fmt: skip
+
+    def attempt(self, found: Outcome, now: float) -> Attempt:
+        """As it ended."""
+        return Attempt(stage=self.spec.stage, number=self.spec.attempt, key=self.spec.key, exit_code=found.exit_code,
+                       reason=found.reason, pod=found.pod, evidence=found.evidence, ended=now)  # fmt: skip
 
     def _commit_pace(self, now: float) -> float:
         silent = now - max(self.news, self.since)

@@ -163,7 +163,8 @@ class KubernetesLauncher:
         found = known.verdict or self._vanished(known, pods) or outcome(pods, self._expected(known.spec))
         if found is None and known.has_committed(self._store, self._clock()):
             return self._ended(known, Outcome(0, ""))  # its pods are about to end
-        if found is None and not is_running(pods, self._expected(known.spec)):
+        started = is_running(pods, self._expected(known.spec))
+        if found is None and not started:
             found = self._explain(known, pods)
         if found is not None and found.exit_code == ExitCode.TERMINATED:
             found = self._lost(found)
@@ -174,7 +175,7 @@ class KubernetesLauncher:
         line = known.follow(self._store, self._clock())
         if line is not None:
             self._echo(line)
-        return _living(known, known.sign_of_life)
+        return known.living(pods, known.sign_of_life, "" if started else known.said[0])
 
     def _expected(self, spec: StageSpec) -> int:
         return stage_pods(spec, self._cluster).pods
@@ -229,7 +230,7 @@ class KubernetesLauncher:
         """
         known.verdict, known.ending = found, min(known.ending, self._clock())
         logs = self._logs(known)
-        keep_logs(self._store, known.spec, self._attempt(known, found), logs)
+        keep_logs(self._store, known.spec, known.attempt(found, self._clock()), logs)
         self._delete(known.spec)
         deadline = self._clock() + self._cluster.grace_seconds + 30
         while self._clock() < deadline and self._pods_of(known.spec):
@@ -239,20 +240,16 @@ class KubernetesLauncher:
             logs = longer(logs, self._logs(known))
         left = [pod["metadata"]["name"] for pod in self._pods_of(known.spec)]
         if left and self._clock() - known.ending < patience_s:
-            self._echo(f"{known.spec.stage}  waits for pod {left[0]} to end: delete it or its node if that is lost")
-            return _living(known, self._clock())
-        keep_logs(self._store, known.spec, self._attempt(known, found), logs)
+            waits = f"pod {left[0]} has to end first: delete it or its node if that is lost"
+            self._echo(f"{known.spec.stage}  waits: {waits}")
+            return known.living(self._pods_of(known.spec), self._clock(), waits)
+        keep_logs(self._store, known.spec, known.attempt(found, self._clock()), logs)
         self._forget(known)
         return self._ended(known, found)
 
     def _ended(self, known: KnownAttempt, found: Outcome) -> Attempt:
-        known.ended = self._attempt(known, found)
+        known.ended = known.attempt(found, self._clock())
         return known.ended
-
-    def _attempt(self, known: KnownAttempt, found: Outcome) -> Attempt:
-        return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key,
-                       exit_code=found.exit_code, reason=found.reason, pod=found.pod, evidence=found.evidence,
-                       ended=self._clock())  # fmt: skip
 
     def _logs(self, known: KnownAttempt) -> dict[int, bytes]:
         """What its pods have said; for a lost node, whose logs nobody can read, the end does not wait for ever."""
@@ -273,11 +270,6 @@ class KubernetesLauncher:
     def _forget(self, known: KnownAttempt) -> None:
         self._api.delete("v1", "ConfigMap", attempt_name(known.spec))
         known.tidied = True
-
-
-def _living(known: KnownAttempt, sign_of_life: float) -> Attempt:
-    return Attempt(stage=known.spec.stage, number=known.spec.attempt, key=known.spec.key, exit_code=None,
-                   sign_of_life=sign_of_life)  # fmt: skip
 
 
 def own(api: Api, run: str, store: str, cluster: Cluster) -> Object:
