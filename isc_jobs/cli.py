@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("status", commands.status, "what each stage of a run is doing"),
         ("logs", commands.logs, "the log of an attempt"),
+        ("report", commands.report, "a link to the page of a run, also while it goes on"),
         ("cancel", commands.cancel, "end a run; what is finished stays"),
         ("resume", commands.resume, "go on with a run"),
     ):  # fmt: skip
@@ -86,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--attempt", type=int, help="default: the latest")
             sub.add_argument("--rank", type=int, help="process of a training; default 0, with --follow all")
             sub.add_argument("--follow", action="store_true", help="go on with what comes, also of later attempts")
+        if name == "report":
+            sub.add_argument("--open", action="store_true", help="show it in a browser")
         if name == "resume":
             sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
         _add_store(sub)

@@ -4,10 +4,11 @@ from isc_jobs.commands.data import dataset_make, evaluate
 from isc_jobs.commands.estimate import estimate
 from isc_jobs.commands.logs import logs
 from isc_jobs.commands.matching import match
+from isc_jobs.commands.report import report
 from isc_jobs.commands.runs import _request, cancel, check, diff, render, resume, run_all, status
 from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, export
 
 __all__ = [
     "_request", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "dataset_make", "diff", "estimate",
-    "evaluate", "export", "logs", "match", "render", "resume", "run_all", "status",
+    "evaluate", "export", "logs", "match", "render", "report", "resume", "run_all", "status",
 ]  # fmt: skip

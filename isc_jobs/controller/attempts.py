@@ -67,7 +67,7 @@ def termination_key(prefix: str) -> str:
 
 def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str]:
     """Progress of an attempt, summed over the pods that share its work, and a tag that changes with it."""
-    infos = list(store.list(f"{prefix}/progress"))
+    infos = [info for info in store.list(f"{prefix}/progress") if info.key.endswith(".json")]
     states = []
     for info in infos:
         try:

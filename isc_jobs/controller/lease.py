@@ -147,6 +147,9 @@ class FencedStore:
         self.hold()
         self._store.delete(key)
 
+    def link(self, key: str, kind: str, seconds: int) -> str:
+        return self._store.link(key, kind, seconds)
+
 
 def is_held(store: Store, run: str, now: float) -> bool:
     """Whether a controller holds the run at ``now`` (Unix seconds), as far as one look at the lease tells."""

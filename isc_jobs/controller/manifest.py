@@ -59,6 +59,11 @@ class Manifest(BaseModel):
     attempts: list[AttemptRecord] = []
     running: list[Running] = []
 
+    def standing(self, state: State, reason: str) -> Self:
+        """The same in this state."""
+        running = self.running if state == "running" else []
+        return self.model_copy(update={"state": state, "reason": reason, "running": running})
+
 
 def manifest_key(run: str) -> str:
     """Where a run's manifest is."""
@@ -108,8 +113,7 @@ class ManifestFile:
 
     def end(self, state: State, reason: str) -> None:
         """Write how the run stands, or ended."""
-        running = self.manifest.running if state == "running" else []
-        self.manifest = self.manifest.model_copy(update={"state": state, "reason": reason, "running": running})
+        self.manifest = self.manifest.standing(state, reason)
         self.save()
 
     def _put(self, **condition: Any) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from isc_jobs.controller.attempts import used_numbers
 from isc_jobs.controller.launcher import Launcher
 from isc_jobs.controller.lease import FencedStore, Lease, LeaseLost
+from isc_jobs.controller.live_report import LiveReport
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, Running, State
 from isc_jobs.controller.pace import Pace
 from isc_jobs.controller.plan import (
@@ -56,6 +57,7 @@ class Controller:
         self._request, self._given = request, given
         self._lease = Lease(store, request.run)
         self._store = FencedStore(store, self._lease)
+        self._report = LiveReport(self._store)
         self._pipeline = pipeline_of(request)
         self._part = wanted_part(self._pipeline, request)
         self._policy = policy or Policy()
@@ -171,6 +173,7 @@ class Controller:
     def _end(self, state: State, reason: str) -> None:
         """Write how the run ended and remove what is left of it; from here on it is not interrupted."""
         handle(signal.SIG_IGN)
+        self._report.write(self._file.manifest.standing(state, reason), self._finished)
         self._file.end(state, reason)
         self._store.delete(cancel_key(self._request.run))
         self._patiently(self._launcher.close)
@@ -187,6 +190,7 @@ class Controller:
                 return code
         self._tidy()
         self._tell("")
+        self._report.refresh(self._file.manifest, self._finished, time.monotonic(), self._moved)
         return None
 
     def _tidy(self) -> None:
@@ -242,7 +246,7 @@ class Controller:
             case Finish():
                 self._tidy()
                 self._end("succeeded", "")
-                for line in summary_lines(self._store, self._part):
+                for line in summary_lines(self._store, self._request.run, self._part):
                     say(line)
                 return int(ExitCode.OK)
         return None
@@ -271,6 +275,8 @@ class Controller:
             self._launcher.leave()
         self._observe()
         self._file.end("interrupted", signal.Signals(signum).name)
+        with suppress(TemporaryError):
+            self._report.write(self._file.manifest, self._finished)
         if signum == signal.SIGINT:
             self._launcher.close()
         say(f"run it again, or `isc-jobs resume {self._request.run} --store {self._store.uri}`, to go on")

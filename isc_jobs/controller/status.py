@@ -30,7 +30,7 @@ _CLAIM = re.compile(r"/attempt-(\d{1,9})/spec\.json$")
 def run_status(store: Store, run: str) -> dict[str, Any]:
     """State of the run and of each stage; raises UsageError for an unknown run."""
     manifest, _ = read_manifest(store, run)
-    stages = [_stage_status(store, manifest, name, key) for name, key in manifest.stages.items()]
+    stages = [stage_status(store, manifest, name, key) for name, key in manifest.stages.items()]
     reason = manifest.reason
     controlled = manifest.state == "running" and is_held(store, run, time.time())
     if manifest.state == "running" and not controlled:
@@ -48,7 +48,7 @@ def status_table(status: dict[str, Any]) -> str:
         lines += [_failed_attempt(record) for record in stage["attempts"] if record["kind"] not in {"finished", None}]
         if stage["stage"] == "evaluate" and stage["state"] == "finished":
             scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
-            lines.append(f"{scores}report: {status['store']}/artifacts/evaluate/{stage['key']}/report.html")
+            lines.append(f"{scores}report: {status['store']}/{report_key(status['run'])}")
     return "\n".join(map(plain, lines))
 
 
@@ -78,17 +78,19 @@ def _failed_attempt(record: dict[str, Any]) -> str:
     return f"    attempt {record['attempt']}: {record['kind']}: {said}{evidence}"
 
 
-def summary_lines(store: Store, part: Pipeline) -> list[str]:
-    """Seconds per stage, and where the outputs are."""
+def summary_lines(store: Store, run: str, part: Pipeline) -> list[str]:
+    """Seconds per stage, and where the outputs and the report are."""
     lines = []
     for stage in part:
         commit = read_commit(store, stage.ref)
         if commit is not None:
             lines.append(f"  {stage.name:<18}{commit.seconds:>8.1f} s   {store.uri}/artifacts/{stage.name}/{stage.key}")
-    last = part[-1]
-    if last.program == "evaluate":
-        lines.append(f"report: {store.uri}/artifacts/{last.name}/{last.key}/report.html")
-    return lines
+    return [*lines, f"report: {store.uri}/{report_key(run)}"]
+
+
+def report_key(run: str) -> str:
+    """Where a run's page is."""
+    return f"runs/{run}/report.html"
 
 
 def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
@@ -180,7 +182,8 @@ def has_ended(store: Store, run: str) -> bool:
     return read_manifest(store, run)[0].state in {"succeeded", "failed", "cancelled"}
 
 
-def _stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
+def stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
+    """What a stage of the run does or did."""
     status: dict[str, Any] = {"stage": name, "key": key, "state": "waiting"}
     attempts = [record for record in manifest.attempts if record.stage == name]
     status["attempts"] = [record.model_dump(exclude={"stage"}) for record in attempts]

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from isc_jobs.report.text import escape
 
+_T = TypeVar("_T")
 Points = Sequence[tuple[float, float]]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 40
 
@@ -75,8 +77,8 @@ def smoothed(points: Points) -> list[tuple[float, float]]:
     return result
 
 
-def thinned(points: Points, most: int = 400) -> Points:
-    """At most so many points, ends included."""
+def thinned(points: Sequence[_T], most: int = 400) -> Sequence[_T]:
+    """At most so many of them, ends included."""
     if len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)

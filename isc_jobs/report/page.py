@@ -11,6 +11,8 @@ from isc_jobs.report.text import escape
 # Nothing runs, nothing is fetched: inline pictures, and the one style sheet by its digest.
 _POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 
+_END = "</main></body></html>\n"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -21,21 +23,36 @@ class Section:
     html: str
 
 
-def page(title: str, lead: Sequence[str], tiles: Sequence[tuple[str, str]], sections: Iterable[Section]) -> str:
-    """The whole HTML: title, sentences, large numbers (value, name), sections."""
+def page(
+    title: str, lead: Sequence[str], tiles: Sequence[tuple[str, str]], sections: Iterable[Section],
+    *, reload_s: int | None = None,
+) -> str:  # fmt: skip
+    """The whole HTML: title, sentences, large numbers (value, name), sections; loaded anew every ``reload_s``."""
     style = resources.files("isc_jobs.report").joinpath("style.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     numbers = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for value, name in tiles)
     large = f'<dl class="tiles">{numbers}</dl>' if numbers else ""
     sentences = "".join(f"<p>{escape(line)}</p>" for line in lead)
+    reload = "" if reload_s is None else f'<meta http-equiv="refresh" content="{reload_s}">'
     body = "".join(_section(section) for section in sections if section.html)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest)}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"{reload}"
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main><header><h1>{escape(title)}</h1>"
-        f"{sentences}{large}</header>{body}</main></body></html>\n"
+        f"{sentences}{large}</header>{body}{_END}"
     )
+
+
+def is_page(html: str) -> bool:
+    """Whether it ends as our pages do."""
+    return html.endswith(_END)
+
+
+def with_section(html: str, section: Section) -> str:
+    """A page of ours with one more section at its end."""
+    return html.removesuffix(_END) + _section(section) + _END
 
 
 def _section(section: Section) -> str:

@@ -111,6 +111,11 @@ def attempt_prefix(run: str, stage: str, number: int) -> str:
     return f"runs/{run}/{stage}/attempt-{number}"
 
 
+def curve_key(prefix: str) -> str:
+    """Where a running training keeps what its curves show, of the attempt of this prefix."""
+    return f"{prefix}/progress-curve.csv"
+
+
 def canonical_json(value: object) -> bytes:
     """The one byte form of a JSON value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -2,13 +2,16 @@
 
 import logging
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from isc_jobs.report.charts import thinned
 from isc_jobs.spec.settings import Compute, Model, Training
+from isc_jobs.spec.stage import curve_key
 from isc_jobs.stages.fetching import fetch_shards
 from isc_jobs.stages.ground_truth import parse_ground_truth
 from isc_jobs.stages.runner import Context, run_stage
@@ -27,6 +30,8 @@ from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.model import DescriptorModel, build_model
 from isc_jobs.vision.shards import ShardSet
 
+_CURVE_S = 10.0
+
 
 def body(ctx: Context) -> dict[str, Any] | None:
     """Train to the end from where the last attempt's checkpoint is."""
@@ -40,7 +45,11 @@ def body(ctx: Context) -> dict[str, Any] | None:
         fetch_shards(ctx, data, shards_of(training, data), world)
         samples = open_samples(training, data)
         hooks = Hooks(
-            progress=ctx.progress, save=writer.save, stop_requested=partial(_asked_to_stop, ctx, writer), log=ctx.log
+            progress=ctx.progress,
+            save=writer.save,
+            stop_requested=partial(_asked_to_stop, ctx, writer),
+            log=ctx.log,
+            history=Curve(ctx).show,
         )
         model = _starting_model(ctx, training, world)
         neighbours = _neighbours(ctx, model, training, compute, world, hooks)
@@ -50,6 +59,20 @@ def body(ctx: Context) -> dict[str, Any] | None:
         ctx.log(f"{len(samples)} {training.samples}, {place}, from step {trainer.step}", every_rank=True)
         train(trainer, samples, hooks, neighbours)
         return _finish(ctx, trainer)
+
+
+class Curve:
+    """Keeps what a training's curves show in the store, now and then."""
+
+    def __init__(self, ctx: Context) -> None:
+        """Nothing is shown yet."""
+        self._ctx, self._shown = ctx, time.monotonic()
+
+    def show(self, history: list[list[float]]) -> None:
+        """Of rank 0, some hundred of the steps so far."""
+        if self._ctx.is_main and time.monotonic() - self._shown >= _CURVE_S:
+            self._shown = time.monotonic()
+            self._ctx.store.put(curve_key(self._ctx.spec.prefix), history_csv(list(thinned(history))).encode())
 
 
 def open_samples(training: Training, data: Artifact) -> Samples:

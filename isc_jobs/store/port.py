@@ -57,6 +57,9 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove; an absent object is fine."""
 
+    def link(self, key: str, kind: str, seconds: int) -> str:
+        """An address that a browser opens, for so long where it gives away a right; ``kind``: as text/html."""
+
 
 def check_prefix(prefix: str) -> str:
     """What keys may begin with: plain names, of which the last may be a part of one, or empty; raises UsageError."""

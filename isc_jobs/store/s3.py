@@ -176,6 +176,10 @@ class S3Store:
         with explained(self.uri, key):
             self._client.delete_object(**self._at(key))
 
+    def link(self, key: str, kind: str, seconds: int) -> str:
+        request = self._at(key) | {"ResponseContentType": kind}
+        return str(self._client.generate_presigned_url("get_object", request, ExpiresIn=seconds))
+
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
 

@@ -41,6 +41,7 @@ class Hooks:
     save: Callable[[int, dict[str, Any]], None]  # step, state, whose tensors the next step changes
     stop_requested: Callable[[], bool]  # asked after every step
     log: Callable[[str], None]  # a line for people
+    history: Callable[[list[list[float]]], None] = lambda _: None  # of all steps, after each
 
 
 @dataclass(kw_only=True)
@@ -177,6 +178,7 @@ def train(trainer: Trainer, samples: Samples, hooks: Hooks, neighbours: Neighbou
         values = [value.item() for value in loss]
         trainer.history.append([trainer.step, epoch, *values, lr, round(time.monotonic() - started, 4)])
         hooks.progress(trainer.step, total, loss=values[0], lr=lr)
+        hooks.history(trainer.history)
         stop = any_rank(hooks.stop_requested(), world)
         # The first rank alone decides, by its clock, and saves: a checkpoint needs nothing of the others.
         if stop or (world.rank == 0 and trainer.step < total and pace.is_due(trainer.step)):

@@ -1,6 +1,7 @@
 """Both stores keep the port's promises; S3 is a real server."""
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_what_is_put_can_be_got_listed_and_deleted(store: Store) -> None:
     assert store.stat("a/b.txt") is None
     with pytest.raises(NotFound):
         store.get("a/b.txt")
+
+
+def test_a_link_opens_in_a_browser_which_has_no_rights_of_its_own(store: Store) -> None:
+    store.put("runs/mine/report.html", b"<p>page</p>")
+    with urllib.request.urlopen(store.link("runs/mine/report.html", "text/html", 60)) as answer:
+        assert (answer.read(), answer.headers.get_content_type()) == (b"<p>page</p>", "text/html")
 
 
 def test_if_none_match_lets_the_first_writer_win(store: Store) -> None:

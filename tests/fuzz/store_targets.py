@@ -41,7 +41,8 @@ class Elsewhere:
 
     def __init__(self, store: Store) -> None:
         self.uri, self.stat, self.get, self.put = store.uri, store.stat, store.get, store.put
-        self.upload, self.download, self.list, self.delete = store.upload, store.download, store.list, store.delete
+        self.upload, self.download, self.list = store.upload, store.download, store.list
+        self.delete, self.link = store.delete, store.link
 
 
 def _store(folder: Path) -> Store:

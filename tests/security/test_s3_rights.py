@@ -16,8 +16,8 @@ from moto.server import ThreadedMotoServer
 
 from isc_jobs.controller.request import cancel_key
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.spec.stage import InputRef
-from isc_jobs.store import open_store
+from isc_jobs.spec.stage import InputRef, curve_key
+from isc_jobs.store import NotFound, open_store
 from isc_jobs.store.artifacts import open_artifact, publish, read_commit, uncommit, verify_commit
 from isc_jobs.store.checkpoints import load_latest, prune, save_checkpoint
 from isc_jobs.store.probe import probe
@@ -138,6 +138,7 @@ def test_the_policy_of_stages_is_enough_for_inputs_checkpoints_and_outputs(
     assert verify_commit(store, made)
     uncommit(store, ref)
     store.put("runs/test/train-v83/attempt-1/progress-3.json", b"{}")
+    store.put(curve_key("runs/test/train-v83/attempt-1"), b"")
     probe(STORE)
 
 
@@ -151,6 +152,9 @@ def test_the_policy_of_controllers_is_enough_for_weights_and_tidying(ran: str, a
     assert verify_commit(store, made)
     for info in list(store.list(f"checkpoints/{'0' * 64}/")):
         store.delete(info.key)
+    for key in (f"artifacts/train-v83/{ref.key}/history.csv", f"artifacts/evaluate/{ref.key}/report.html"):
+        with pytest.raises(NotFound):
+            store.get(key)
     store.put(cancel_key("test"), b"{}")
     store.delete(cancel_key("test"))
     probe(STORE)
