@@ -54,7 +54,7 @@ class LiveReport:
             return self._finished[name]
         if name in finished or any(running.stage == name for running in manifest.running):
             found = stage_status(self._store, manifest, name, key)
-            if found["state"] == "finished":
+            if name in finished:
                 self._finished[name] = found
             return found
         records = [record for record in manifest.attempts if record.stage == name]

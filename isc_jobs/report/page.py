@@ -69,8 +69,8 @@ def table(
     words: bool = False,
 ) -> str:
     """An HTML table, first column heading the rows; every cell is escaped, row ``marked`` stands out."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     kind = ' class="words"' if words else ""
+    head = "".join(f'<th scope="col"{kind}>{escape(cell)}</th>' for cell in header)
     body = "".join(
         ('<tr class="mark">' if number == marked else "<tr>") + f'<th scope="row">{escape(row[0])}</th>'
         + "".join(f"<td{kind}>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"

@@ -24,7 +24,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def manifest(state: str = "running", **more: Any) -> Manifest:
-    values: dict[str, Any] = {"request": Request.model_construct(run="mine"), "stages": STAGES, "state": state}
+    request = Request(run="mine", settings={}, source="/photos", anonymous=False, source_digest="0" * 64,
+                      weights_sha256=None, first=None, last=None, launcher="local")  # fmt: skip
+    values: dict[str, Any] = {"request": request, "stages": STAGES, "state": state}
     return Manifest.model_construct(**values, reason="", epoch=1, **({"attempts": [], "running": []} | more))
 
 
