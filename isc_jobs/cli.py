@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "run-all":
             sub.add_argument("--dry-run", action="store_true", help="print the plan")
             sub.add_argument("--detach", action="store_true", help="let the cluster run the controller, and return")
+            _add_while(sub)
         sub.set_defaults(command=command)
     for name, command, text in (
         ("status", commands.status, "what each stage of a run is doing"),
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--open", action="store_true", help="show it in a browser")
         if name == "resume":
             sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
+            _add_while(sub)
         _add_store(sub)
         sub.set_defaults(command=command)
     dataset = subparsers.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")
@@ -271,6 +273,11 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run this stage and what it needs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
     _add_store(parser)
+
+
+def _add_while(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--on-end", metavar="COMMAND", help="a shell's command when the run ends; $ISC_JOBS_STATE: how")
+    parser.add_argument("--metrics-port", type=_positive, metavar="N", help="answer Prometheus there meanwhile")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

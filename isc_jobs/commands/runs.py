@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isc_jobs.spec.address import check_address
 from isc_jobs.spec.errors import ExitCode, UsageError
@@ -12,6 +12,8 @@ from isc_jobs.spec.plain import plain
 from isc_jobs.spec.weights import check_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isc_jobs.controller.deployed import Deployed
     from isc_jobs.controller.request import Given, Request
     from isc_jobs.controller.run import Controller
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 _FOUND = {True: "ok", False: "MISSING", None: "wait"}
 _FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is named
+
+
+def _ignore(_: object) -> None:
+    return None
 
 
 def run_all(arguments: argparse.Namespace) -> int:
@@ -34,15 +40,31 @@ def run_all(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             return _dry_run(store, request)
         if arguments.detach:
+            if arguments.on_end is not None:
+                raise UsageError("--on-end is a command of this machine, and --detach leaves it: give one of the two")
             return _detach(store, request, given)
-        return _controller(store, request, given).run()
+        return _run(arguments, store, request, given)
 
 
-def _controller(store: "Store", request: "Request", given: "Given | None" = None) -> "Controller":
+def _run(arguments: argparse.Namespace, store: "Store", request: "Request", given: "Given | None" = None) -> int:
+    """Run, answer Prometheus meanwhile, and call the user's command in the end."""
+    from isc_jobs.commands.ending import call_on_end
+    from isc_jobs.controller.metrics import Metrics, serve
+
+    metrics = Metrics()
+    if arguments.metrics_port is not None:
+        serve(metrics, arguments.metrics_port)
+    with call_on_end(arguments.on_end, store, request.run):
+        return _controller(store, request, given, metrics.show).run()
+
+
+def _controller(
+    store: "Store", request: "Request", given: "Given | None" = None, show: "Callable[[dict[str, Any]], None]" = _ignore
+) -> "Controller":
     from isc_jobs.controller.launchers import make_launcher, policy_of
     from isc_jobs.controller.run import Controller
 
-    return Controller(store, request, given, lambda fenced: make_launcher(fenced, request), policy_of(request))
+    return Controller(store, request, given, lambda fenced: make_launcher(fenced, request), policy_of(request), show)
 
 
 def _request(arguments: argparse.Namespace, listing: Path = Path(os.devnull)) -> "Request":
@@ -199,11 +221,11 @@ def resume(arguments: argparse.Namespace) -> int:
     from isc_jobs.controller.status import has_ended
 
     store = open_named_store(arguments)
-    controller = _controller(store, read_manifest(store, arguments.run)[0].request)
+    request = read_manifest(store, arguments.run)[0].request
     if arguments.unattended and has_ended(store, arguments.run):
-        controller.settle()
+        _controller(store, request).settle()
         return int(ExitCode.OK)
-    return controller.run()
+    return _run(arguments, store, request)
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,8 @@ class _Progress(BaseModel):
     eta_s: float
     unix_time: float = 0.0
     line: str = ""
+    loss: float | None = None
+    lr: float | None = None
 
 
 def claim(store: Store, spec: StageSpec) -> None:
@@ -78,8 +80,9 @@ def read_progress(store: Store, prefix: str) -> tuple[dict[str, Any] | None, str
     if not states:
         return None, tag
     summed = {name: sum(getattr(state, name) for state in states) for name in ("step", "total", "rate")}
+    values = {name: value for name in ("loss", "lr") if (value := getattr(states[0], name)) is not None}
     latest = max(states, key=lambda state: state.unix_time)
-    return summed | {"eta_s": max(state.eta_s for state in states), "line": latest.line}, tag
+    return summed | {"eta_s": max(state.eta_s for state in states), "line": latest.line} | values, tag
 
 
 def keep_logs(store: Store, spec: StageSpec, ended: Attempt, logs: dict[int, bytes]) -> None:

@@ -4,6 +4,7 @@ from isc_jobs.controller.podspec import Object, container, image_of, metadata, p
 from isc_jobs.spec.errors import ExitCode
 from isc_jobs.spec.settings import Cluster
 
+METRICS_PORT = 9464
 CONTROLLER_ACCOUNT = "isc-jobs-controller"
 _FINAL = [int(code) for code in (ExitCode.USAGE, ExitCode.DATA, ExitCode.INTERNAL, ExitCode.INTERRUPTED)]
 
@@ -16,8 +17,10 @@ def controller_name(run: str) -> str:
 def controller_job(run: str, store: str, cluster: Cluster) -> Object:
     """The controller as a Job; a pod that is killed, evicted or finds the store down is followed by another."""
     named = metadata(controller_name(run), {"controller": run}, cluster)
-    command = ["-m", "isc_jobs.controller", "resume", run, "--store", store, "--unattended"]
+    command = ["-m", "isc_jobs.controller", "resume", run, "--store", store, "--unattended",
+               "--metrics-port", str(METRICS_PORT)]  # fmt: skip
     spec = _controller_pod(command, cluster)
+    spec["containers"][0]["ports"] = [{"name": "metrics", "containerPort": METRICS_PORT}]
     rules = [
         {"action": "FailJob", "onExitCodes": {"containerName": "controller", "operator": "In", "values": _FINAL}},
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

@@ -1,6 +1,7 @@
 """The page of a run in the store, written anew while the run goes on."""
 
 import csv
+from collections.abc import Callable
 from typing import Any
 
 from isc_jobs.controller.manifest import Manifest
@@ -21,9 +22,9 @@ _COLUMNS = ("step", "loss", "positive_loss", "negative_loss", "lr")
 class LiveReport:
     """Writes the page; what is finished is read once."""
 
-    def __init__(self, store: Store) -> None:
-        """Nothing is written yet."""
-        self._store = store
+    def __init__(self, store: Store, show: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        """Nothing is written yet; ``show`` gets each status too."""
+        self._store, self._show = store, show
         self._finished: dict[str, dict[str, Any]] = {}
         self._histories: dict[str, History] = {}
         self._left_out: dict[str, str] = {}  # sentences by stage
@@ -40,6 +41,7 @@ class LiveReport:
         """Write the page as the run stands."""
         stages = [self._stage(manifest, name, key, finished) for name, key in manifest.stages.items()]
         status = {"run": manifest.request.run, "state": manifest.state, "reason": manifest.reason, "stages": stages}
+        self._show(status)
         page = self._scored(manifest, status) if manifest.state == "succeeded" else None
         if page is None:
             histories = {name: self._history(manifest, name) for name in manifest.stages if name.startswith("train-")}

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from isc_jobs.controller.attempts import used_numbers
 from isc_jobs.controller.launcher import Launcher
@@ -51,13 +52,16 @@ class Controller:
 
     def __init__(
         self, store: Store, request: Request, given: Given | None, launcher: Callable[[FencedStore], Launcher],
-        policy: Policy | None = None,
+        policy: Policy | None = None, show: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease."""
+        """Check the request; nothing is started, and no launcher made, before ``run`` holds the lease.
+
+        ``show`` gets the run's status now and then.
+        """
         self._request, self._given = request, given
         self._lease = Lease(store, request.run)
         self._store = FencedStore(store, self._lease)
-        self._report = LiveReport(self._store)
+        self._report = LiveReport(self._store, show)
         self._pipeline = pipeline_of(request)
         self._part = wanted_part(self._pipeline, request)
         self._policy = policy or Policy()
