@@ -110,6 +110,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_weights_commands(subparsers)
     _add_match(subparsers)
     _add_estimate(subparsers)
+    completion = subparsers.add_parser("completion", help="a script that completes commands in your shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.set_defaults(command=commands.completion, parser=parser)
+    commands.add_examples(parser)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from isc_jobs.commands.data import dataset_make, evaluate
 from isc_jobs.commands.estimate import estimate
+from isc_jobs.commands.help import add_examples, completion
 from isc_jobs.commands.logs import logs
 from isc_jobs.commands.matching import match
 from isc_jobs.commands.report import report
@@ -9,6 +10,7 @@ from isc_jobs.commands.runs import _request, cancel, check, diff, render, resume
 from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, export
 
 __all__ = [
-    "_request", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "dataset_make", "diff", "estimate",
-    "evaluate", "export", "logs", "match", "render", "report", "resume", "run_all", "status",
+    "_request", "add_examples", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "completion",
+    "dataset_make", "diff", "estimate", "evaluate", "export", "logs", "match", "render", "report", "resume", "run_all",
+    "status",
 ]  # fmt: skip
