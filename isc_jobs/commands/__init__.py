@@ -1,6 +1,7 @@
 """What each command of the command line does: arguments in, exit code out. Heavy imports wait until one needs them."""
 
 from isc_jobs.commands.data import dataset_make, evaluate
+from isc_jobs.commands.doctor import doctor
 from isc_jobs.commands.estimate import estimate
 from isc_jobs.commands.help import add_examples, completion
 from isc_jobs.commands.logs import logs
@@ -11,6 +12,6 @@ from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, ex
 
 __all__ = [
     "_request", "add_examples", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "completion",
-    "dataset_make", "diff", "estimate", "evaluate", "export", "logs", "match", "render", "report", "resume", "run_all",
-    "status",
+    "dataset_make", "diff", "doctor", "estimate", "evaluate", "export", "logs", "match", "render", "report", "resume",
+    "run_all", "status",
 ]  # fmt: skip

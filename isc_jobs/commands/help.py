@@ -39,6 +39,7 @@ EXAMPLES = {
         "isc-jobs estimate --profile isc21 --gpu a100 --nodes 2 --price 2.5",
         "isc-jobs estimate --gpu h100 --failures-per-node-day 0.1 --json",
     ),
+    "doctor": ("isc-jobs doctor", "isc-jobs doctor --store s3://bucket/runs"),
     "completion": ('eval "$(isc-jobs completion bash)"', "isc-jobs completion zsh > ~/.zfunc/_isc-jobs"),
 }
 
