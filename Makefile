@@ -15,7 +15,7 @@ export PHOTOS ?= examples/photos
 export DEMO ?= .demo
 export OVERLAY ?= gpu
 
-.PHONY: help demo test test-slow test-cluster chaos fuzz lint lock audit bench bench-s3 bench-accuracy bench-flames images deploy undeploy clean
+.PHONY: help demo test test-slow test-cluster chaos fuzz lint docs hooks dist lock audit bench bench-s3 bench-accuracy bench-flames images deploy undeploy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -62,6 +62,20 @@ lint: $(DEV) ## style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(DEV) ## make the reference pages and the documentation site in .site
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+hooks: $(DEV) ## have git check style, types and import rules before each commit
+	$(BIN)/pre-commit install
+
+dist: $(DEV) ## build the sdist and the wheel in dist/, and try the wheel in an environment of its own
+	rm -rf dist .dist && $(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv venv --quiet --python $(BIN)/python .dist
+	$(BIN)/uv pip install --quiet --python .dist/bin/python --constraint constraints.txt dist/*.whl
+	cd dist && ../.dist/bin/isc-jobs --version && ../.dist/bin/isc-jobs estimate --json > /dev/null
+	rm -rf .dist
 
 lock: $(DEV) ## pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \

@@ -46,7 +46,7 @@ EXAMPLES = {
 
 def add_examples(parser: argparse.ArgumentParser) -> None:
     """Put each command's examples below its options."""
-    for name, command in _commands(parser):
+    for name, command in commands_of(parser):
         if name in EXAMPLES:
             command.epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES[name])])
             command.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -57,7 +57,7 @@ def completion(arguments: argparse.Namespace) -> int:
     import shtab
 
     parser: argparse.ArgumentParser = arguments.parser
-    for _, command in _commands(parser):
+    for _, command in commands_of(parser):
         for action in command._actions:  # noqa: SLF001 - as shtab itself does: argparse has no other way
             if action.type is Path:
                 kind = shtab.DIRECTORY if action.metavar in {"DIR", "PHOTOS"} else shtab.FILE
@@ -66,10 +66,10 @@ def completion(arguments: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
-def _commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def commands_of(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """All commands by name, as ``dataset make``."""
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for word, command in action.choices.items():
                 yield f"{name} {word}".strip(), command
-                yield from _commands(command, f"{name} {word}".strip())
+                yield from commands_of(command, f"{name} {word}".strip())

@@ -1,4 +1,4 @@
-"""What a controller tells Prometheus of its run, its own and its stages' numbers: docs/cluster.md lists them."""
+"""What a controller tells Prometheus of its run, its own and its stages' numbers: docs/monitoring.md lists them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args

@@ -8,7 +8,7 @@ import pytest
 from commands import command, isc_jobs
 
 from isc_jobs.cli import build_parser
-from isc_jobs.commands.help import EXAMPLES, _commands
+from isc_jobs.commands.help import EXAMPLES, commands_of
 
 LINES = [line for lines in EXAMPLES.values() for line in lines if line.startswith("isc-jobs ")]
 
@@ -20,7 +20,7 @@ def test_an_example_is_a_right_command_line(line: str) -> None:
 
 
 def test_every_command_that_does_something_has_examples_in_its_help() -> None:
-    found = {name: parser for name, parser in _commands(build_parser()) if parser.get_default("command")}
+    found = {name: parser for name, parser in commands_of(build_parser()) if parser.get_default("command")}
     assert found.keys() == EXAMPLES.keys()
     for name, parser in found.items():
         assert EXAMPLES[name][0] in parser.format_help()
@@ -47,6 +47,6 @@ def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])
-def test_other_shells_get_a_script_of_all_commands(shell: str) -> None:
+def test_other_shells_get_a_script_of_allcommands_of(shell: str) -> None:
     said = subprocess.run(command("completion", shell), capture_output=True, text=True, check=True).stdout
     assert all(name.split()[0] in said for name in EXAMPLES)

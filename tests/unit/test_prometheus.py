@@ -69,7 +69,7 @@ def test_dashboard_rules_and_documentation_name_metrics_that_exist() -> None:
         found = set(used.findall((ROOT / path).read_text()))
         assert found
         assert found <= names()
-    assert names() <= set(used.findall((ROOT / "docs/cluster.md").read_text()))
+    assert names() <= set(used.findall((ROOT / "docs/monitoring.md").read_text()))
 
 
 def test_a_port_that_is_taken_is_said(port: int) -> None:
