@@ -20,7 +20,8 @@ SETTINGS_HEAD = """# Settings
 
 Every setting with its type, its value in `isc21` (the recipe at full size, where each is stated once) and in `demo`.
 A file of yours says `extends: isc21` or `extends: demo` and what it changes; `--set trainings.v98.lr=0.01` changes one
-value; `isc-jobs diff` shows which stages a change runs again. Unknown keys, wrong types and impossible values are refused.
+value; `isc-jobs diff` shows which stages a change runs again. Unknown keys, wrong types and impossible values
+are refused.
 
 This page is made from the typed settings by `make docs`.
 """
