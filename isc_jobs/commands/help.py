@@ -35,6 +35,15 @@ EXAMPLES = {
         "isc-jobs match --weights checkpoint.pth.tar --references originals --queries suspects --out found.csv",
         "isc-jobs match --weights checkpoint.pth.tar --references all --queries all --top-k 5 --out duplicates.csv",
     ),
+    "index build": (
+        "isc-jobs index build my-index --weights checkpoint.pth.tar --pictures ~/Pictures",
+        "isc-jobs index build references --descriptors descriptors.h5 --set reference --kind ivfpq",
+    ),
+    "index add": ("isc-jobs index add my-index --pictures ~/Downloads",),
+    "index query": (
+        "isc-jobs index query my-index suspect.jpg --top-k 3",
+        "isc-jobs index query my-index suspects --threshold -0.8 --html found.html",
+    ),
     "estimate": (
         "isc-jobs estimate --profile isc21 --gpu a100 --nodes 2 --price 2.5",
         "isc-jobs estimate --gpu h100 --failures-per-node-day 0.1 --json",

@@ -19,7 +19,7 @@ def match(arguments: argparse.Namespace) -> int:
         top_k=arguments.top_k, threshold=arguments.threshold, input_size=arguments.input_size, arch=arguments.arch,
         batch=arguments.batch, workers=arguments.workers,
     )  # fmt: skip
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         for line in find_copies(request):
             print(plain(line))
@@ -28,5 +28,6 @@ def match(arguments: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+def terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    """Of SIGTERM: raises Terminated."""
     raise Terminated("terminated; what is described is kept, run again")

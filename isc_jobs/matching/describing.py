@@ -31,6 +31,7 @@ class Job:
     batch: int | None  # None: by the device
     workers: int | None  # None: by the machine
     parent: int  # process; without it nobody waits for an answer
+    quiet: bool = False  # say nothing of progress
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def describe(job: Job) -> Answer:
         question.write(json.dumps(asdict(job)).encode())
         question.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "isc_jobs.matching.describe", str(answer.fileno())], stdin=question,
+            [sys.executable, "-m", "isc_jobs.matching.describe", str(answer.fileno())],
+            stdin=question, stdout=subprocess.DEVNULL if job.quiet else None,
             pass_fds=(answer.fileno(),), start_new_session=True,  # Ctrl-C is ours to pass on, once
         )  # fmt: skip
         try:

@@ -320,3 +320,43 @@ def test_a_mistake_is_one_sentence(
     assert sentence in ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "found.csv").exists()
+
+
+@pytest.mark.xdist_group("match")
+def test_an_index_of_a_folder_is_added_to_and_asked(weights: Path, photos: Path, tmp_path: Path) -> None:
+    folder, some = tmp_path / "index", tmp_path / "some"
+    shutil.copytree(photos / "references", some)
+    later = sorted((some / "more").iterdir())
+    (tmp_path / "later").mkdir()
+    for path in later:
+        path.rename(tmp_path / "later" / path.name)
+    (some / "bad.jpg").write_text("no picture")
+    built = isc_jobs("index", "build", folder, "--weights", weights, "--pictures", some, "--workers", 0)
+    assert built.returncode == 0, built.stderr
+    assert f"1 pictures could not be used: {some}/bad.jpg: no known image format" in built.stdout
+    assert "30 pictures, exact" in built.stdout
+    added = isc_jobs("index", "add", folder, "--pictures", tmp_path / "later", "--workers", 0)
+    assert "60 pictures, exact" in added.stdout
+    again = isc_jobs("index", "add", folder, "--pictures", tmp_path / "later")
+    assert again.stdout == "30 of 30 pictures are in the index already\n"
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock", "index.json", "names-2.jsonl", "rows-2.faiss", "weights.pth.tar",
+    }  # fmt: skip
+
+    asked = photos / "queries/deep/er"
+    page = tmp_path / "found.html"
+    said = isc_jobs("index", "query", folder, asked, "--top-k", 2, "--json", "--html", page, "--workers", 0)
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert len(found) == 2 * 16
+    right = [Path(row["query"]).name == Path(row["name"]).name for row in found if row["rank"] == 1]
+    assert sum(right) >= 15
+    assert all(a["score"] >= b["score"] for a, b in zip(found[::2], found[1::2], strict=True))
+    assert page.read_text().count("data:image/jpeg;base64,") == 2 * 2 * 16
+    near = isc_jobs("index", "query", folder, min(asked.iterdir()), "--threshold", -0.001, "--workers", 0)
+    assert (near.returncode, near.stdout.count("\n") <= 2) == (0, True)
+    bad = isc_jobs("index", "query", folder, photos / "queries/empty.jpg")
+    assert (bad.returncode, "empty.jpg: empty file" in bad.stderr) == (65, True)
+    (folder / "weights.pth.tar").write_bytes(b"PK")
+    other = isc_jobs("index", "query", folder, asked)
+    assert (other.returncode, "is not the file that the index was built with" in other.stderr) == (65, True)
