@@ -21,6 +21,7 @@ from isc_jobs.store.checkpoints import load_latest
 from isc_jobs.training.checkpoint import load_weights, write_checkpoint
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.distributed import World, join_world
+from isc_jobs.training.events import write_events
 from isc_jobs.training.hard_groups import Neighbours
 from isc_jobs.training.loop import Hooks, Trainer, history_csv, train
 from isc_jobs.training.lost_processes import lost_processes
@@ -142,6 +143,7 @@ def _finish(ctx: Context, trainer: Trainer) -> dict[str, Any] | None:
         args=_inference_args(ctx.spec.stage, Model.model_validate(model), trainer.training),
     )  # fmt: skip
     (ctx.out / "history.csv").write_text(history_csv(trainer.history), "utf-8")
+    write_events(ctx.out / "tensorboard", ctx.spec.stage, trainer.history)
     tail = trainer.history[-20:]
     return {"steps": trainer.step, "loss": round(sum(row[2] for row in tail) / len(tail), 5)}
 

@@ -142,7 +142,11 @@ def digests(store: str, run: str) -> dict[str, str]:
         commit = read_commit(opened, InputRef(stage=stage, key=key))
         for entry in commit.files if commit else ():
             found[f"{stage}/{entry.name}"] = entry.sha256
-    return {name: digest for name, digest in found.items() if not name.endswith(("report.html", "history.csv"))}
+    return {
+        name: digest
+        for name, digest in found.items()
+        if not name.endswith(("report.html", "history.csv")) and "tfevents" not in name
+    }
 
 
 @pytest.fixture(scope="session")
