@@ -45,7 +45,7 @@ class Data(Frozen):
 
     max_bad_share: Probability  # of all images; more bad ones fail the stage
     max_pixels: PositiveInt  # an image with more is refused as a decompression bomb
-    shard_megabytes: PositiveInt
+    shard_megabytes: PositiveInt  # of pictures in one tar, at most
 
 
 class Model(Frozen):
@@ -53,9 +53,9 @@ class Model(Frozen):
 
     backbone: str  # timm name; old names are resolved
     pretrained: str  # "hub", "none", "package:NAME" or a file of backbone weights
-    gem_p: PositiveFloat
-    gem_eval_p: PositiveFloat
-    dimensions: Annotated[int, Field(gt=0, le=256)]
+    gem_p: PositiveFloat  # power of the pooling in training; 1: the mean
+    gem_eval_p: PositiveFloat  # the same when descriptors are computed
+    dimensions: Annotated[int, Field(gt=0, le=256)]  # of a descriptor; the challenge allows 256
     head: Literal["random", "whitened"]  # where the projection begins: random, or PCA whitening of training images
 
 
@@ -64,13 +64,13 @@ class Views(Frozen):
 
     probability: Probability  # rotation, perspective, text, emoji
     encoding_probability: Probability  # JPEG re-encoding
-    edge_probability: Probability
+    edge_probability: Probability  # edge enhancement
     fixed_probability: Probability  # pixelization, shuffled pixels, grayscale, blur
-    erase_probability: Probability
+    erase_probability: Probability  # a rectangle of random pixels
     jitter: Probability  # brightness, contrast, saturation
-    overlay_probability: Probability
+    overlay_probability: Probability  # of laying a picture over another, instead of a hard crop
     overlay_size: Range  # of the background's height
-    overlay_min_opacity: Probability
+    overlay_min_opacity: Probability  # of the picture on top
 
 
 class Training(Frozen):
@@ -84,16 +84,18 @@ class Training(Frozen):
     epochs: PositiveInt  # run: results after these are used
     schedule_epochs: PositiveInt  # length of the learning-rate schedule
     restart_epoch: PositiveInt | None  # from here on the next seed, with an empty memory
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)]
+    seeds: Annotated[
+        tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)
+    ]  # of the views and the order; the second from restart_epoch on
     global_batch: PositiveInt  # samples per step over all processes
-    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]
+    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     lr: Annotated[float, Field(gt=0, le=1e30)]  # on the global mean loss, whatever the number of processes
-    lr_schedule: Literal["constant", "linear"]
-    momentum: Probability
-    weight_decay: NonNegativeFloat
-    positive_margin: NonNegativeFloat
-    negative_margin: PositiveFloat
-    memory_size: PositiveInt  # entries
+    lr_schedule: Literal["constant", "linear"]  # linear: to 0 over schedule_epochs, by epoch
+    momentum: Probability  # of SGD
+    weight_decay: NonNegativeFloat  # not of vectors
+    positive_margin: NonNegativeFloat  # equal labels are pulled together down to this distance
+    negative_margin: PositiveFloat  # others are pushed apart up to this distance
+    memory_size: PositiveInt  # embeddings of the last steps that a batch is compared with
     batch_norm: Literal["train", "frozen"]  # frozen: all statistics of the start are kept
     koleo_weight: NonNegativeFloat  # of the entropy regulariser, which spreads a batch's embeddings; 0: without it
     hard_group: PositiveInt  # images near one another that share a batch; 1: batches of a uniform shuffle
@@ -140,11 +142,11 @@ class Trainings(Frozen):
 class Compute(Frozen):
     """How stages use the machine; none of it may change a result beyond rounding."""
 
-    download_workers: PositiveInt
+    download_workers: PositiveInt  # pictures fetched at once
     processes: PositiveInt  # of one training, each with its share of the global batch
     loader_workers: NonNegativeInt  # per process
     threads: PositiveInt  # per process, on CPU
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: bf16 where a GPU has it, else fp16 there; fp32 on a CPU
     compile: bool  # a training's model by torch.compile, which needs a C++ compiler on the machine
     # Of a training; auto: at the interval of Young and Daly, 30 s to 30 minutes, for what a checkpoint is seen to cost.
     checkpoint_every_steps: PositiveInt | Literal["auto"]
@@ -155,10 +157,12 @@ class Compute(Frozen):
 class Extract(Frozen):
     """Which descriptors are computed, and how."""
 
-    queries: Literal["phase1", "phase2"]
-    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]
-    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]
-    batch: PositiveInt
+    queries: Literal["phase1", "phase2"]  # whose queries are described and scored
+    target_set: Annotated[
+        str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")
+    ]  # sets that are described: queries, references, training images
+    input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
+    batch: PositiveInt  # pictures at once
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
     test_time_augmentation: Literal["none", "mirror", "full"]
 
@@ -175,12 +179,12 @@ class Postprocess(Frozen):
 
     # Trainings whose descriptors stand beside v107's, reduced to as many dimensions as v107's by PCA.
     concatenate: tuple[Literal["v83", "v86", "v98"], ...] = Field(strict=False)
-    dba_neighbours: PositiveInt
-    dba_power: NonNegativeFloat
-    negative_neighbours: PositiveInt
-    beta: NonNegativeFloat
-    score_normalisation: ScoreNormalisation | None
-    top_k: PositiveInt
+    dba_neighbours: PositiveInt  # nearest that each training descriptor is smoothed by, itself among them
+    dba_power: NonNegativeFloat  # of their similarity, as weights
+    negative_neighbours: PositiveInt  # nearest training descriptors whose mean is subtracted
+    beta: NonNegativeFloat  # how much of it; 0: nothing is subtracted
+    score_normalisation: ScoreNormalisation | None  # lowers scores of queries that are like training images; null: none
+    top_k: PositiveInt  # references written for each query
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -214,7 +218,7 @@ class Matching(Frozen):
 class Images(Frozen):
     """Container images, as references with a digest; null until ``make deploy`` or the user names them."""
 
-    controller: str | None
+    controller: str | None  # of a detached run
     data: str | None  # download, postprocess, evaluate
     train: str | None  # train, extract
 
@@ -224,8 +228,8 @@ class StagePods(Frozen):
 
     pods: PositiveInt  # that share the stage's work: shards, or the processes of a training
     cpu: str  # Kubernetes quantities, of each pod
-    memory: str
-    gpus: NonNegativeInt
+    memory: str  # requested and limited
+    gpus: NonNegativeInt  # of each pod; of a training, pods times gpus is compute.processes
     scratch: str  # size limit of the work folder
     shared_memory: str  # /dev/shm, of which loader processes need much
     node_selector: dict[str, str]  # beside the cluster's
@@ -253,19 +257,19 @@ class Stages(Frozen):
 class Cluster(Frozen):
     """Where and how stages run on Kubernetes; none of it changes a result."""
 
-    namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]  # make deploy knows isc-jobs alone
     images: Images
-    pull_secrets: tuple[str, ...] = Field(strict=False)
+    pull_secrets: tuple[str, ...] = Field(strict=False)  # names of Secrets for the registry
     service_account: str  # of the stages' pods, which get no token of the API server
     # Secrets with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN.
     s3_secret: str | None  # null: the service accounts have access
     controller_s3_secret: str | None  # of controllers in the cluster; null: s3_secret is theirs too
     environment: Environment  # as AWS_ENDPOINT_URL_S3; no secrets
-    labels: dict[str, str]
-    annotations: dict[str, str]
+    labels: dict[str, str]  # of all objects and pods
+    annotations: dict[str, str]  # of all objects and pods
     node_selector: dict[str, str]  # of all pods
     tolerations: tuple[dict[str, Any], ...] = Field(strict=False)  # of all pods
-    priority_class: str | None
+    priority_class: str | None  # of all pods
     grace_seconds: PositiveInt  # for a checkpoint after SIGTERM
     pending_seconds: PositiveInt  # a pod that finds no place for so long ends the run
     stages: Stages
