@@ -84,9 +84,8 @@ class Training(Frozen):
     epochs: PositiveInt  # run: results after these are used
     schedule_epochs: PositiveInt  # length of the learning-rate schedule
     restart_epoch: PositiveInt | None  # from here on the next seed, with an empty memory
-    seeds: Annotated[
-        tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)
-    ]  # of the views and the order; the second from restart_epoch on
+    # Of the views and the order; the second from restart_epoch on.
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, strict=False)]
     global_batch: PositiveInt  # samples per step over all processes
     input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     lr: Annotated[float, Field(gt=0, le=1e30)]  # on the global mean loss, whatever the number of processes
@@ -158,9 +157,7 @@ class Extract(Frozen):
     """Which descriptors are computed, and how."""
 
     queries: Literal["phase1", "phase2"]  # whose queries are described and scored
-    target_set: Annotated[
-        str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")
-    ]  # sets that are described: queries, references, training images
+    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]  # queries, references, training images
     input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     batch: PositiveInt  # pictures at once
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
