@@ -94,6 +94,7 @@ bench: $(DEV) ## speed beside what one would use instead (ten minutes, on a mach
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/postprocess.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/startup.py
 
 bench-s3: $(DEV) ## the same of download, checkpoints and controller (versitygw, s5cmd and aws on the PATH)
