@@ -67,7 +67,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         """Open; rows stay on disk. Raises UsageError for no index, DataError for a damaged one."""
         self.folder = folder
-        self.head = _read_head(folder)
+        self.head = read_head(folder)
         try:
             with _at(folder, "names", self.head.generation).open(encoding="utf-8", errors="surrogateescape") as file:
                 self.entries = [Entry(*json.loads(line)) for line in file]
@@ -202,7 +202,8 @@ def _ranked(
     return scores, places
 
 
-def _read_head(folder: Path) -> Head:
+def read_head(folder: Path) -> Head:
+    """What index.json says; raises UsageError for no index or another format, DataError for a damaged one."""
     try:
         data = (folder / _HEAD).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -16,6 +16,7 @@ from odd_pictures import odd_pictures
 from PIL import Image
 
 from isc_jobs.matching.chunks import Chunks
+from isc_jobs.matching.index import read_head
 from isc_jobs.matching.pictures import list_pictures
 from isc_jobs.retrieval.metrics import evaluate_files
 from isc_jobs.retrieval.submission import read_ground_truth
@@ -116,6 +117,18 @@ def _truth(data: bytes, folder: Path) -> object:
     path = folder / "truth.csv"
     path.write_bytes(data)
     return read_ground_truth(path)
+
+
+_HEAD = {
+    "format": 1, "kind": "exact", "count": 3, "dimensions": 256, "generation": 1, "weights": "weights.pth.tar",
+    "weights_sha256": "0" * 64, "model": {"arch": "a", "input_size": 32}, "probes": 0, "recall": None,
+}  # fmt: skip
+
+
+def _index_head(data: bytes, folder: Path) -> None:
+    """The part of an index that is ours to read; its other files are faiss's."""
+    (folder / "index.json").write_bytes(data)
+    read_head(folder)
 
 
 def _matches(data: bytes, folder: Path) -> object:
@@ -231,5 +244,6 @@ TARGETS = (
     Target(name="matches", run=_matches, seeds=lambda: [_MATCHES], mutate=mutators.of_csv, names="found.csv"),
     Target(name="descriptors", run=_descriptors, names=".h5", errors=(DataError,),
            seeds=lambda: [descriptor_file(), descriptor_file(compressed=True), descriptor_file(text_ids=True)]),
+    Target(name="index-head", run=_index_head, seeds=lambda: [json.dumps(_HEAD).encode()], names="index"),
     Target(name="kept-descriptors", run=_kept, seeds=_npz, errors=()),
 )  # fmt: skip
