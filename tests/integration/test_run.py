@@ -2,10 +2,15 @@
 
 import argparse
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -68,6 +73,30 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(
     other = isc_jobs(*run_all(data, store, "--weights", weights, "--set", "model.dimensions=128"))
     assert other.returncode == 65
     assert "of another shape: fc.weight" in other.stderr
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_terminal_gets_a_table_and_a_browser_a_link(finished: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
+    watching = subprocess.Popen(
+        command("status", "test", "--store", finished, "--watch"), stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the other side has ended
+        while part := os.read(ours, 1 << 16):
+            said += part
+    assert watching.wait(60) == 0
+    shown = said.decode()
+    assert "run test: succeeded" in shown
+    assert "\x1b[32mfinished" in shown
+    assert re.search(r"uap 0\.\d+ .*report: ", shown)
+    link = isc_jobs("report", "test", "--store", finished).stdout.strip()
+    with urllib.request.urlopen(link) as page:
+        text = page.read().decode()
+    assert "Run test: succeeded." in text
+    assert "Matches" in text
 
 
 def original_checkpoint(path: Path) -> DescriptorModel:
