@@ -5,7 +5,6 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from isc_jobs.commands.matching import terminate
@@ -40,6 +39,8 @@ def index_add(arguments: argparse.Namespace) -> int:
 
 def index_query(arguments: argparse.Namespace) -> int:
     """Print what is near, as a table or JSON, and write it as a page."""
+    from dataclasses import asdict
+
     from isc_jobs.matching.indexing import answer_page, query
 
     with _stopped_by_sigterm():

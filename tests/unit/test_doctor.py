@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from isc_jobs.commands.doctor import _amount, _machine, _package, _store, doctor
+from isc_jobs.commands.doctor import doctor
+from isc_jobs.commands.examination import _amount, _machine, _package, _store
 
 
 @pytest.fixture(autouse=True)
