@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from isc_jobs.store import Store
 
 _FOUND = {True: "ok", False: "MISSING", None: "wait"}
+_LINGER_S = 60.0  # for Prometheus to hear how a run ended
 _FOLDER = "isc-jobs-store"  # the store of runs on this machine, if no other is named
 
 
@@ -50,12 +51,18 @@ def _run(arguments: argparse.Namespace, store: "Store", request: "Request", give
     """Run, answer Prometheus meanwhile, and call the user's command in the end."""
     from isc_jobs.commands.ending import call_on_end
     from isc_jobs.controller.metrics import Metrics, serve
+    from isc_jobs.controller.signals import signals_as_before
 
     metrics = Metrics()
     if arguments.metrics_port is not None:
         serve(metrics, arguments.metrics_port)
-    with call_on_end(arguments.on_end, store, request.run):
-        return _controller(store, request, given, metrics.show).run()
+    try:
+        with call_on_end(arguments.on_end, store, request.run):
+            return _controller(store, request, given, metrics.show).run()
+    finally:
+        with signals_as_before():  # its Job goes with the run, and the pod's grace period is longer
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            metrics.linger(_LINGER_S)
 
 
 def _controller(

@@ -1,5 +1,6 @@
 """What a controller tells Prometheus of its run, its own and its stages' numbers: docs/monitoring.md lists them."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -34,12 +35,21 @@ class Metrics:
     """A collector of the status that the run's page shows."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Nothing is known yet, and nobody has asked."""
         self._status: Mapping[str, Any] | None = None
+        self._asked, self._told_the_end = False, threading.Event()
 
     def show(self, status: Mapping[str, Any]) -> None:
         """From here on this is answered."""
         self._status = status
+
+    def linger(self, seconds: float) -> None:
+        """If somebody asks, stay until he has heard how the run ended, but no longer than this."""
+        if self._asked and self._has_ended():
+            self._told_the_end.wait(seconds)
+
+    def _has_ended(self) -> bool:
+        return self._status is not None and self._status["state"] != "running"
 
     def collect(self) -> Iterator[Any]:
         """All metric families, for the client library."""
@@ -47,6 +57,9 @@ class Metrics:
 
         if self._status is None:
             return
+        self._asked = True
+        if self._has_ended():
+            self._told_the_end.set()
         run, stages = self._status["run"], self._status["stages"]
         yield _states("isc_jobs_run_state", "1 for the state that the run is in", [((run,), self._status["state"])],
                       ("run",), get_args(State))  # fmt: skip

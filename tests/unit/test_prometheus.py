@@ -1,12 +1,16 @@
 """What Prometheus gets is the run's status, under the documented names."""
 
+import json
 import re
 import socket
 import subprocess
+import threading
 import urllib.request
 from pathlib import Path
 
+import promql_parser
 import pytest
+import yaml
 from commands import command
 from test_watching import STATUS
 
@@ -63,6 +67,16 @@ def names() -> set[str]:
     return {family.name + ("_total" if family.type == "counter" else "") for family in metrics.collect()}
 
 
+def test_every_expression_is_prometheus_own() -> None:
+    groups = yaml.safe_load((ROOT / "k8s/monitoring/rules.yaml").read_text())["spec"]["groups"]
+    panels = json.loads((ROOT / "k8s/monitoring/dashboard.json").read_text())["panels"]
+    found = [rule["expr"] for group in groups for rule in group["rules"]]
+    found += [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(found) > 10
+    for expression in found:
+        promql_parser.parse(expression)
+
+
 def test_dashboard_rules_and_documentation_name_metrics_that_exist() -> None:
     used = re.compile(r"\bisc_jobs_[a-z_]+")
     for path in ("k8s/monitoring/rules.yaml", "k8s/monitoring/dashboard.json"):
@@ -70,6 +84,24 @@ def test_dashboard_rules_and_documentation_name_metrics_that_exist() -> None:
         assert found
         assert found <= names()
     assert names() <= set(used.findall((ROOT / "docs/monitoring.md").read_text()))
+
+
+def test_who_asks_hears_how_the_run_ended_before_the_controller_goes(port: int) -> None:
+    metrics = Metrics()
+    serve(metrics, port)
+    metrics.show(STATUS | {"state": "failed"})
+    metrics.linger(60)  # nobody asks: it does not wait
+    metrics = Metrics()
+    metrics.show(STATUS)
+    list(metrics.collect())
+    metrics.show(STATUS | {"state": "failed"})
+    waiting = threading.Thread(target=metrics.linger, args=(60,))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    list(metrics.collect())
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_a_port_that_is_taken_is_said(port: int) -> None:
