@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
