@@ -14,7 +14,19 @@ _MOST_BITS = 128  # of a whole number
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes plain values alone."""
+    """Makes plain values alone, and looks no deeper than it has to: each level makes the scanner slower."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """A bracket or brace; raises RecursionError for too many."""
+        if self.flow_level >= _DEEPEST:
+            raise RecursionError
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        """A deeper line; raises RecursionError for too many."""
+        if len(self.indents) > _DEEPEST:
+            raise RecursionError
+        return bool(super().add_indent(column))
 
     def number(self, node: yaml.ScalarNode) -> int:
         """A whole number, of which Python would take any, but not show any."""
