@@ -7,6 +7,8 @@ from typing import Any
 
 from isc_jobs import commands
 
+_LAST_PORT = 65_535
+
 
 def add_weights_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
     checkpoint = subparsers.add_parser("checkpoint", help="look into weights files, change their layout")
@@ -170,6 +172,12 @@ def _positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def _port(text: str) -> int:
+    if _whole(text, 1) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r}: ports end at {_LAST_PORT}")
+    return int(text)
+
+
 def _size(text: str) -> int:
     return _whole(text, 32)
 
@@ -204,7 +212,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 
 def add_while(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-end", metavar="COMMAND", help="a shell's command when the run ends; $ISC_JOBS_STATE: how")
-    parser.add_argument("--metrics-port", type=_positive, metavar="N", help="answer Prometheus there meanwhile")
+    parser.add_argument("--metrics-port", type=_port, metavar="N", help="answer Prometheus there meanwhile")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

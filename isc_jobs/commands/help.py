@@ -14,7 +14,10 @@ EXAMPLES = {
         "isc-jobs run-all --detach --run mine",
         "isc-jobs run-all --profile my.yaml --source s3://bucket/photos --on-end 'notify-send \"$ISC_JOBS_STATE\"'",
     ),
-    "render": ("isc-jobs render --profile isc21 --source s3://bucket/disc21 --until train-v83",),
+    "render": (
+        "isc-jobs render --until train-v83",
+        "isc-jobs render --source s3://bucket/disc21 --launcher kubernetes",
+    ),
     "diff": ("isc-jobs diff --run mine --profile demo --source my-benchmark --set postprocess.beta=0.3",),
     "check": ("isc-jobs check --store s3://bucket/runs --source s3://bucket/disc21",),
     "status": ("isc-jobs status mine", "isc-jobs status mine --watch", "isc-jobs status mine --json"),
@@ -37,7 +40,7 @@ EXAMPLES = {
     ),
     "index build": (
         "isc-jobs index build my-index --weights checkpoint.pth.tar --pictures ~/Pictures",
-        "isc-jobs index build references --descriptors descriptors.h5 --set reference --kind ivfpq",
+        "isc-jobs index build references --descriptors descriptors.h5 --weights checkpoint.pth.tar --kind ivfpq",
     ),
     "index add": ("isc-jobs index add my-index --pictures ~/Downloads",),
     "index query": (

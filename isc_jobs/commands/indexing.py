@@ -24,7 +24,9 @@ def index_build(arguments: argparse.Namespace) -> int:
     if arguments.pictures is not None and arguments.weights is None:
         raise UsageError("--pictures are described with --weights: give a file of trained weights")
     if arguments.pictures is None:
-        lines = build_from_descriptors(arguments.index, arguments.kind, arguments.descriptors, arguments.set)
+        lines = build_from_descriptors(
+            arguments.index, arguments.kind, arguments.descriptors, arguments.set, arguments.weights
+        )
     else:
         lines = build_index(arguments.index, arguments.kind, arguments.weights, arguments.pictures, _how(arguments))
     return _print(lines)

@@ -44,6 +44,8 @@ def run_all(arguments: argparse.Namespace) -> int:
         if arguments.detach:
             if arguments.on_end is not None:
                 raise UsageError("--on-end is a command of this machine, and --detach leaves it: give one of the two")
+            if arguments.metrics_port is not None:
+                raise UsageError("--metrics-port: a detached controller's is 9464, leave it out")
             return _detach(store, request, given)
         return _run(arguments, store, request, given)
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from isc_jobs.controller.manifest import State
+from isc_jobs.controller.plan import Kind
 from isc_jobs.spec.errors import UsageError
 
+_KINDS = ("finished", *get_args(Kind))
 _STAGE_STATES = ("waiting", "running", "finished", "failed")
 # Of a running stage, by what its progress calls it.
 _PROGRESS = {
@@ -74,8 +76,8 @@ class Metrics:
             waits.add_metric((run, stage["stage"]), float(bool(stage.get("waits"))))
             if "seconds" in stage:
                 took.add_metric((run, stage["stage"]), stage["seconds"])
-            kinds = [record["kind"] or "unknown" for record in stage["attempts"]]
-            for kind in sorted(set(kinds)):
+            kinds = [record["kind"] for record in stage["attempts"]]
+            for kind in _KINDS:  # 0 too: what grows from nothing is no increase to Prometheus
                 ended.add_metric((run, stage["stage"], kind), kinds.count(kind))
         yield from (waits, took, ended)
         for key, (name, text) in _PROGRESS.items():

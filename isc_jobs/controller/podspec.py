@@ -77,7 +77,10 @@ def image_of(cluster: Cluster, name: str) -> str:
     """The reference of one of the three images; raises UsageError if none is set."""
     image: str | None = getattr(cluster.images, name)
     if image is None:
-        raise UsageError(f"cluster.images.{name} is not set: run make images and make deploy, or set it")
+        raise UsageError(
+            f"cluster.images.{name} is not set: run make images and make deploy, whose images "
+            "are taken without --source or with --launcher kubernetes; or set it"
+        )
     return image
 
 

@@ -65,11 +65,16 @@ def build_index(folder: Path, kind: Kind, weights: Path, pictures: Path, how: De
     yield _said(folder, head)
 
 
-def build_from_descriptors(folder: Path, kind: Kind, descriptors: Path, set_: str) -> Iterator[str]:
-    """Index a set of an HDF5 file of descriptors, under its ids."""
+def build_from_descriptors(
+    folder: Path, kind: Kind, descriptors: Path, set_: str, weights: Path | None
+) -> Iterator[str]:
+    """Index a set of an HDF5 file of descriptors, under its ids; with the weights that made them it takes pictures."""
+    if weights is not None:
+        check_weights(weights)
+    kept = None if weights is None else (weights, file_sha256(weights))
     read = read_descriptors(descriptors, set_)
     blocks = (read.rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(read.rows), _ROWS_AT_ONCE))
-    yield _said(folder, build(folder, kind, [Entry(id_, "") for id_ in read.ids], blocks, {}, None))
+    yield _said(folder, build(folder, kind, [Entry(id_, "") for id_ in read.ids], blocks, {}, kept))
 
 
 def add_pictures(folder: Path, pictures: Path, how: Describing) -> Iterator[str]:
@@ -186,7 +191,10 @@ def _pictures(path: Path) -> list[Picture]:
 
 def _weights(index: Index) -> Path:
     if index.head.weights is None:
-        raise UsageError(f"index {index.folder} was built of descriptors and holds no weights: it takes no pictures")
+        raise UsageError(
+            f"index {index.folder} was built of descriptors and holds no weights, so it takes no pictures: "
+            "build it with --descriptors and the --weights that made them"
+        )
     path = index.folder / Path(index.head.weights).name
     if not path.is_file() or file_sha256(path) != index.head.weights_sha256:
         raise DataError(f"{path} is not the file that the index was built with: copy that there, or build it again")

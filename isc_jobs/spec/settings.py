@@ -157,7 +157,7 @@ class Extract(Frozen):
     """Which descriptors are computed, and how."""
 
     queries: Literal["phase1", "phase2"]  # whose queries are described and scored
-    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]  # queries, references, training images
+    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]  # letters of queries, references, training
     input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     batch: PositiveInt  # pictures at once
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
@@ -180,7 +180,9 @@ class Postprocess(Frozen):
     dba_power: NonNegativeFloat  # of their similarity, as weights
     negative_neighbours: PositiveInt  # nearest training descriptors whose mean is subtracted
     beta: NonNegativeFloat  # how much of it; 0: nothing is subtracted
-    score_normalisation: ScoreNormalisation | None  # lowers scores of queries that are like training images; null: none
+    score_normalisation: (
+        ScoreNormalisation | None
+    )  # {neighbours, weight}: lowers scores like training images'; null: none
     top_k: PositiveInt  # references written for each query
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from commands import PHOTOS, command, isc_jobs
@@ -355,6 +357,17 @@ def test_an_index_of_a_folder_is_added_to_and_asked(weights: Path, photos: Path,
     assert page.read_text().count("data:image/jpeg;base64,") == 2 * 2 * 16
     near = isc_jobs("index", "query", folder, min(asked.iterdir()), "--threshold", -0.001, "--workers", 0)
     assert (near.returncode, near.stdout.count("\n") <= 2) == (0, True)
+    rows = tmp_path / "rows.h5"
+    with h5py.File(rows, "w") as file:
+        file["reference"], file["reference_ids"] = np.eye(4, 256, dtype=np.float32), np.array([b"a", b"b", b"c", b"d"])
+    given = isc_jobs("index", "build", tmp_path / "given", "--descriptors", rows, "--weights", weights)
+    assert given.returncode == 0, given.stderr
+    asked_too = isc_jobs("index", "query", tmp_path / "given", min(asked.iterdir()), "--workers", 0)
+    assert (asked_too.returncode, len(asked_too.stdout.splitlines())) == (0, 4)
+    alone = isc_jobs("index", "build", tmp_path / "alone", "--descriptors", rows)
+    assert alone.returncode == 0
+    mute = isc_jobs("index", "query", tmp_path / "alone", min(asked.iterdir()))
+    assert (mute.returncode, "build it with --descriptors and the --weights" in mute.stderr) == (64, True)
     bad = isc_jobs("index", "query", folder, photos / "queries/empty.jpg")
     assert (bad.returncode, "empty.jpg: empty file" in bad.stderr) == (65, True)
     (folder / "weights.pth.tar").write_bytes(b"PK")

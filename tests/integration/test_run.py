@@ -167,7 +167,11 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
     ("arguments", "code", "sentence"),
     [
         (["run-all", "--profile", "nothing", "--source", "."], 64, "unknown profile"),
-        (["run-all", "--profile", "demo"], 64, "no cluster is configured: set KUBECONFIG, or give --source"),
+        (
+            ["run-all", "--profile", "demo"],
+            64,
+            "no cluster is configured: set KUBECONFIG; for runs on this machine name",
+        ),
         (["run-all", "--profile", "demo", "--source", "/absent"], 64, "is not a folder"),
         (["run-all", "--nonsense"], 64, "--help"),
         (["status", "absent"], 64, "no run 'absent'"),

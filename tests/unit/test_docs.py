@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import isc_jobs
 from reference import PAGES
 
 from isc_jobs.spec.settings import Settings
@@ -33,3 +34,15 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_the_profile_for_one_gpu_fits_it(tmp_path: Path) -> None:
+    """As the page has it, by the page's own command."""
+    page = (ROOT / "docs/own-data.md").read_text("utf-8")
+    [profile] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", page, re.DOTALL)
+    [line] = re.findall(r"^isc-jobs (estimate --profile mine.yaml .*)$", page, re.MULTILINE)
+    (tmp_path / "mine.yaml").write_text(profile)
+    said = isc_jobs(*line.replace("mine.yaml", str(tmp_path / "mine.yaml")).split())
+    assert said.returncode == 0, said.stderr
+    assert "take more GPUs" not in said.stdout + said.stderr
+    assert "train-v107" in said.stdout

@@ -47,6 +47,7 @@ def test_states_attempts_and_progress_are_answered(port: int) -> None:
         'isc_jobs_stage_waits{run="mine",stage="train-v83"} 1.0',
         'isc_jobs_stage_duration_seconds{run="mine",stage="download"} 12.5',
         'isc_jobs_attempts_total{kind="disruption",run="mine",stage="train-v83"} 1.0',
+        'isc_jobs_attempts_total{kind="user",run="mine",stage="train-v83"} 0.0',
         'isc_jobs_stage_steps_done{run="mine",stage="train-v83"} 30.0',
         'isc_jobs_stage_seconds_left{run="mine",stage="train-v83"} 45.0',
         'isc_jobs_training_loss{run="mine",stage="train-v83"} 0.25',

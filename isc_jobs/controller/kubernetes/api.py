@@ -36,8 +36,8 @@ class Api:
             load()
         except config.ConfigException as error:
             raise UsageError(
-                "no cluster is configured: set KUBECONFIG, or give --source and not --launcher kubernetes for a run on "
-                "this machine"
+                "no cluster is configured: set KUBECONFIG; for runs on this machine name the place of their pictures "
+                "(--source) or of their outputs (--store)"
             ) from error
         with _explained("discovery"):
             make: Any = dynamic.DynamicClient  # untyped
