@@ -56,51 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"isc-jobs {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, command, text in (
-        ("run-all", commands.run_all, "run the pipeline"),
-        ("render", commands.render, "print what a run creates in a cluster"),
-        ("diff", commands.diff, "show which stages changed settings run again"),
-        ("check", commands.check, "see whether a deployed cluster has what runs need"),
-    ):  # fmt: skip
-        sub = subparsers.add_parser(name, help=text)
-        options.add_request(sub)
-        if name == "run-all":
-            sub.add_argument("--dry-run", action="store_true", help="print the plan")
-            sub.add_argument("--detach", action="store_true", help="let the cluster run the controller, and return")
-            options.add_while(sub)
-        sub.set_defaults(command=command)
-    for name, command, text in (
-        ("status", commands.status, "what each stage of a run is doing"),
-        ("logs", commands.logs, "the log of an attempt"),
-        ("report", commands.report, "a link to the page of a run, also while it goes on"),
-        ("cancel", commands.cancel, "end a run; what is finished stays"),
-        ("resume", commands.resume, "go on with a run"),
-    ):  # fmt: skip
-        sub = subparsers.add_parser(name, help=text)
-        sub.add_argument("run", metavar="RUN", help="name of the run")
-        if name == "status":
-            shown = sub.add_mutually_exclusive_group()
-            shown.add_argument("--json", action="store_true", help="for programs")
-            shown.add_argument("--watch", action="store_true", help="until the run has ended")
-        if name == "logs":
-            sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
-            sub.add_argument("--attempt", type=int, help="default: the latest")
-            sub.add_argument("--rank", type=int, help="process of a training; default 0, with --follow all")
-            sub.add_argument("--follow", action="store_true", help="go on with what comes, also of later attempts")
-        if name == "report":
-            sub.add_argument("--open", action="store_true", help="show it in a browser")
-        if name == "resume":
-            sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
-            options.add_while(sub)
-        options.add_store(sub)
-        sub.set_defaults(command=command)
-    dataset = subparsers.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")
-    make = dataset.add_parser("make", help="a copy-detection benchmark from any folder of pictures")
-    make.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of pictures, with all folders below it")
-    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the data set")
-    make.add_argument("--seed", type=int, default=0, help="of the split and the edits; default 0")
-    make.add_argument("--edits", choices=["standard", "hard"], default="standard", help="of the queries")
-    make.set_defaults(command=commands.dataset_make)
+    options.add_run_commands(subparsers)
+    options.add_dataset_commands(subparsers)
     evaluate = subparsers.add_parser("evaluate", help="uAP and recall at precision 90 of a submission")
     evaluate.add_argument("submission", type=Path, help="descriptors .h5 or matches .csv")
     evaluate.add_argument("ground_truth", type=Path, help="query_id,reference_id")

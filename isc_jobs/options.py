@@ -10,7 +10,61 @@ from isc_jobs import commands
 _LAST_PORT = 65_535
 
 
+def add_run_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """What starts runs, shows them and ends them."""
+    for name, command, text in (
+        ("run-all", commands.run_all, "run the pipeline"),
+        ("render", commands.render, "print what a run creates in a cluster"),
+        ("diff", commands.diff, "show which stages changed settings run again"),
+        ("check", commands.check, "see whether a deployed cluster has what runs need"),
+    ):  # fmt: skip
+        sub = subparsers.add_parser(name, help=text)
+        add_request(sub)
+        if name == "run-all":
+            sub.add_argument("--dry-run", action="store_true", help="print the plan")
+            sub.add_argument("--detach", action="store_true", help="let the cluster run the controller, and return")
+            add_while(sub)
+        sub.set_defaults(command=command)
+    for name, command, text in (
+        ("status", commands.status, "what each stage of a run is doing"),
+        ("logs", commands.logs, "the log of an attempt"),
+        ("report", commands.report, "a link to the page of a run, also while it goes on"),
+        ("cancel", commands.cancel, "end a run; what is finished stays"),
+        ("resume", commands.resume, "go on with a run"),
+    ):  # fmt: skip
+        sub = subparsers.add_parser(name, help=text)
+        sub.add_argument("run", metavar="RUN", help="name of the run")
+        if name == "status":
+            shown = sub.add_mutually_exclusive_group()
+            shown.add_argument("--json", action="store_true", help="for programs")
+            shown.add_argument("--watch", action="store_true", help="until the run has ended")
+        if name == "logs":
+            sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
+            sub.add_argument("--attempt", type=int, help="default: the latest")
+            sub.add_argument("--rank", type=int, help="process of a training; default 0, with --follow all")
+            sub.add_argument("--follow", action="store_true", help="go on with what comes, also of later attempts")
+        if name == "report":
+            sub.add_argument("--open", action="store_true", help="show it in a browser")
+        if name == "resume":
+            sub.add_argument("--unattended", action="store_true", help="do nothing if the run has ended")
+            add_while(sub)
+        add_store(sub)
+        sub.set_defaults(command=command)
+
+
+def add_dataset_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """What makes data sets."""
+    dataset = subparsers.add_parser("dataset", help="make data sets").add_subparsers(required=True, metavar="ACTION")
+    make = dataset.add_parser("make", help="a copy-detection benchmark from any folder of pictures")
+    make.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of pictures, with all folders below it")
+    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the data set")
+    make.add_argument("--seed", type=int, default=0, help="of the split and the edits; default 0")
+    make.add_argument("--edits", choices=["standard", "hard"], default="standard", help="of the queries")
+    make.set_defaults(command=commands.dataset_make)
+
+
 def add_weights_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """What looks into weights files and changes their layout."""
     checkpoint = subparsers.add_parser("checkpoint", help="look into weights files, change their layout")
     actions = checkpoint.add_subparsers(required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="what a weights file holds, and whether it loads")
@@ -34,6 +88,7 @@ def add_weights_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def add_match(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Copies among folders."""
     match = subparsers.add_parser("match", help="find the copies of pictures among others, in any folders")
     for name, metavar, text in (
         ("--weights", "FILE", "trained weights"),
@@ -57,6 +112,7 @@ def add_match(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def add_index(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Indexes on disk."""
     actions = subparsers.add_parser("index", help="descriptors of many pictures on disk, and what is near others")
     actions = actions.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="make an index of a folder's pictures, or of descriptors")
@@ -85,6 +141,7 @@ def add_index(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def add_estimate(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """What a run will take."""
     estimate = subparsers.add_parser("estimate", help="hours, GPUs, storage and cost of a run, without running it")
     add_profile(estimate)
     estimate.add_argument("--gpu", choices=["a100", "h100", "v100"], default="a100", help="default a100")
@@ -183,6 +240,7 @@ def _size(text: str) -> int:
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Settings."""
     parser.add_argument("--profile", default="isc21", metavar="demo|isc21|FILE.yaml", help="settings; default isc21")
     parser.add_argument(
         "--set",
@@ -195,6 +253,7 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
+    """What a run is asked for."""
     add_profile(parser)
     parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
     parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
@@ -211,11 +270,13 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def add_while(parser: argparse.ArgumentParser) -> None:
+    """What happens beside a run and at its end."""
     parser.add_argument("--on-end", metavar="COMMAND", help="a shell's command when the run ends; $ISC_JOBS_STATE: how")
     parser.add_argument("--metrics-port", type=_port, metavar="N", help="answer Prometheus there meanwhile")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
+    """Where outputs are."""
     parser.add_argument(
         "--store", metavar="URI",
         help="folder or s3://bucket/prefix; default $ISC_JOBS_STORE, else isc-jobs-store here, else the cluster's",

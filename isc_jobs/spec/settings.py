@@ -180,9 +180,7 @@ class Postprocess(Frozen):
     dba_power: NonNegativeFloat  # of their similarity, as weights
     negative_neighbours: PositiveInt  # nearest training descriptors whose mean is subtracted
     beta: NonNegativeFloat  # how much of it; 0: nothing is subtracted
-    score_normalisation: (
-        ScoreNormalisation | None
-    )  # {neighbours, weight}: lowers scores like training images'; null: none
+    score_normalisation: ScoreNormalisation | None  # {neighbours, weight}, or null: none
     top_k: PositiveInt  # references written for each query
 
     @model_validator(mode="after")
