@@ -5,7 +5,6 @@ Signals are spread over all effects; with CHAOS=all every one has its turn.
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 from beside import beside
-from commands import command, isc_jobs, run_all
+from commands import command, isc_jobs, run_all, untraced
 from outputs import digests
 from points import ALL, points
 from tally import record
@@ -87,9 +86,8 @@ class Runs:
         log = str(store.parent / "effects")
         program = [sys.executable, str(HERE / "effects.py"), name, str(last), log, *arguments[3:]]
         with (store.parent / "said.txt").open("w") as said:
-            return subprocess.run(
-                program, env=self.environment(store), stdout=said, stderr=said, check=False
-            ).returncode
+            environment = untraced() | self.environment(store)
+            return subprocess.run(program, env=environment, stdout=said, stderr=said, check=False).returncode
 
     def again(self, store: Path) -> "subprocess.CompletedProcess[str]":
         """The command as a user gives it again."""
@@ -98,7 +96,7 @@ class Runs:
     @staticmethod
     def environment(store: Path) -> dict[str, str]:
         """Work of its own, by which its processes are known."""
-        return os.environ | {"ISC_JOBS_WORK": str(store.parent / "work")}
+        return {"ISC_JOBS_WORK": str(store.parent / "work")}
 
 
 # Exit codes of a controller: killed; told to stop, before it holds the run or while it does.
@@ -172,7 +170,7 @@ def test_a_stage_stopped_after_any_write_or_step(
 ) -> None:
     spec = finished / f"runs/test/{stage}/attempt-1/spec.json"
     program = [sys.executable, str(HERE / "stage_effects.py"), name, finished, spec, tmp_path, few]
-    ran = subprocess.run([str(part) for part in program], capture_output=True, text=True, check=False)
+    ran = subprocess.run([str(part) for part in program], capture_output=True, text=True, check=False, env=untraced())
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     expected = run_files(finished)[stage]

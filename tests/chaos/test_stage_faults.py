@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import command, isc_jobs, run_all
+from commands import command, isc_jobs, run_all, untraced
 from outputs import digests
 from points import ALL
 from tally import record
@@ -146,7 +146,7 @@ def test_a_training_that_hangs_is_ended_and_goes_on(finished: Path, data: Path, 
     shutil.copytree(finished / "artifacts/download", store / "artifacts/download")
     settings = [f"compute.processes={ranks}", "compute.silence_seconds=60", "trainings.v83.sample_size=160"]
     arguments = run_all(data, store, "--until", "train-v83", *(part for one in settings for part in ("--set", one)))
-    environment = os.environ | {"ISC_JOBS_WORK": str(tmp_path / "work")}
+    environment = untraced() | {"ISC_JOBS_WORK": str(tmp_path / "work")}
     with (tmp_path / "said.txt").open("w") as said:
         controller = subprocess.Popen(command(*arguments), stdout=said, stderr=said, env=environment)
         eventually(lambda: list(store.glob("checkpoints/*/step-000000003/marker.json")))

@@ -27,6 +27,13 @@ def isc_jobs(*arguments: object, env: dict[str, str] | None = None) -> "subproce
     )
 
 
+def untraced() -> dict[str, str]:
+    """The environment without coverage, for programs that are sent signals: an exception that a handler raises within
+    coverage's tracer leaves its lock taken, and the program waits for it for ever.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def run_all(data: Path, store: Path | str, *more: object) -> list[object]:
     """The arguments of a run named ``test`` with small settings."""
     overrides = [part for override in SMALL for part in ("--set", override)]

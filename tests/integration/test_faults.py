@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import command, isc_jobs, run_all
+from commands import command, isc_jobs, run_all, untraced
 
 V83 = ["--until", "train-v83"]
 
@@ -100,7 +100,7 @@ def test_a_lost_shard_makes_the_stage_run_again(data: Path, store: Path) -> None
 @pytest.mark.xdist_group("faults")
 def test_the_log_of_a_running_stage_is_read_where_it_runs(data: Path, store: Path) -> None:
     arguments = run_all(data, store, *V83, "--set", "trainings.v83.sample_size=3200")
-    controller = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True, env=untraced())
     try:
         wait_for(store, "checkpoints/*/step-000000002/marker.json")
         log = isc_jobs("logs", "test", "train-v83", "--store", store)

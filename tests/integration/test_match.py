@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from commands import PHOTOS, command, isc_jobs
+from commands import PHOTOS, command, isc_jobs, untraced
 from PIL import Image, ImageEnhance, ImageOps
 
 from isc_jobs.matching.chunks import Chunks
@@ -138,7 +138,7 @@ def test_an_interrupted_run_keeps_what_is_done_and_ends_the_same_to_the_byte(
 ) -> None:
     arguments = command(*match(weights, photos, tmp_path / "found.csv"))
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=untraced(),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job ignores it
     )  # fmt: skip
     wait_until_describing(process.pid)

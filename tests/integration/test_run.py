@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from commands import PHOTOS, command, isc_jobs, run_all
+from commands import PHOTOS, command, isc_jobs, run_all, untraced
 
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
@@ -147,7 +147,10 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
     whole = isc_jobs(*run_all(data, tmp_path / "whole", *until))
     assert whole.returncode == 0, whole.stdout
     controller = subprocess.Popen(
-        command(*run_all(data, tmp_path / "cut", *until)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*run_all(data, tmp_path / "cut", *until)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=untraced(),
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut").glob("checkpoints/*/step-*/marker.json")) and time.monotonic() < deadline:
