@@ -10,6 +10,7 @@ from isc_jobs.controller.status import report_key, stage_status
 from isc_jobs.report.charts import thinned
 from isc_jobs.report.life import History, life_page, stages_section
 from isc_jobs.report.page import is_page, with_section
+from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.stage import InputRef, attempt_prefix, curve_key
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import prefix
@@ -68,7 +69,11 @@ class LiveReport:
         if _SCORED not in self._finished:
             return None
         where = prefix(InputRef(stage=_SCORED, key=manifest.stages[_SCORED]))
-        html = self._store.get(f"{where}/report.html")[0].decode("utf-8")
+        try:
+            html = self._store.get(f"{where}/report.html")[0].decode("utf-8")
+        except (DataError, UsageError, ValueError) as error:  # a page costs no run
+            self._left_out[_SCORED] = f"The scores are left out: {error}."
+            return None
         return with_section(html, stages_section(status)) if is_page(html) else None
 
     def _history(self, manifest: Manifest, name: str) -> History:
@@ -85,8 +90,8 @@ class LiveReport:
                 return _rows(self._store.get(curve_key(attempt_prefix(manifest.request.run, name, attempts[0])))[0])
         except NotFound:  # of given weights, or not yet
             pass
-        except ValueError as error:
-            self._left_out[name] = f"The curves of {name} are left out: its history is damaged ({error})."
+        except (DataError, UsageError, ValueError) as error:
+            self._left_out[name] = f"The curves of {name} are left out: {error}."
         return []
 
 

@@ -75,6 +75,13 @@ def test_the_last_page_is_the_scores_and_how_the_run_went(store: Store, tmp_path
     assert "refresh" not in html
 
 
+def test_scores_without_a_page_cost_no_run_and_are_said(store: Store, tmp_path: Path) -> None:
+    finish(store, tmp_path, "evaluate", output_txt="of evaluate")
+    LiveReport(store).write(manifest("succeeded"), {"evaluate"})
+    assert "The scores are left out: " in shown(store)
+    assert "succeeded" in shown(store)
+
+
 def test_a_failed_run_says_why(store: Store) -> None:
     failed = AttemptRecord(stage="download", attempt=1, exit_code=65, kind="permanent", reason="x.jpg: damaged")
     LiveReport(store).write(manifest("failed", attempts=[failed]), set())
