@@ -74,7 +74,10 @@ class LiveReport:
         except (DataError, UsageError, ValueError) as error:  # a page costs no run
             self._left_out[_SCORED] = f"The scores are left out: {error}."
             return None
-        return with_section(html, stages_section(status)) if is_page(html) else None
+        if not is_page(html):
+            self._left_out[_SCORED] = f"The scores are left out: {where}/report.html is no whole page."
+            return None
+        return with_section(html, stages_section(status))
 
     def _history(self, manifest: Manifest, name: str) -> History:
         """Of a training's steps so far, at most some hundred; none of a damaged one, which the page says."""

@@ -75,8 +75,9 @@ def test_the_last_page_is_the_scores_and_how_the_run_went(store: Store, tmp_path
     assert "refresh" not in html
 
 
-def test_scores_without_a_page_cost_no_run_and_are_said(store: Store, tmp_path: Path) -> None:
-    finish(store, tmp_path, "evaluate", output_txt="of evaluate")
+@pytest.mark.parametrize("file", ["output_txt", "report_html"])
+def test_scores_without_a_whole_page_cost_no_run_and_are_said(store: Store, tmp_path: Path, file: str) -> None:
+    finish(store, tmp_path, "evaluate", **{file: "of evaluate"})
     LiveReport(store).write(manifest("succeeded"), {"evaluate"})
     assert "The scores are left out: " in shown(store)
     assert "succeeded" in shown(store)
