@@ -144,15 +144,16 @@ def add_estimate(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """What a run will take."""
     estimate = subparsers.add_parser("estimate", help="hours, GPUs, storage and cost of a run, without running it")
     add_profile(estimate)
+    add_source(estimate)
     estimate.add_argument("--gpu", choices=["a100", "h100", "v100"], default="a100", help="default a100")
     for name, kind, text in (
         ("--nodes", _positive, "that trainings and extraction use; default: the settings' pods"),
         ("--gpus-per-node", _natural, "default: the settings'; 0: on processors"),
-        ("--images", _positive, "training images; default DISC21's 1,000,000"),
-        ("--references", _positive, "default DISC21's 1,000,000"),
-        ("--queries", _positive, "of each phase; default DISC21's 50,000"),
-        ("--pairs", _positive, "of the ground truth of phase 1; default DISC21's 4,991"),
-        ("--picture-kb", _positive, "of one picture on average; default 167"),
+        ("--images", _positive, "training images; default: the source's, without one DISC21's 1,000,000"),
+        ("--references", _positive, "the same; DISC21 has 1,000,000"),
+        ("--queries", _positive, "of each phase; DISC21 has 50,000"),
+        ("--pairs", _positive, "of the ground truth of phase 1; DISC21 has 4,991"),
+        ("--picture-kb", _positive, "of one picture on average; DISC21's have 167"),
     ):
         estimate.add_argument(name, type=kind, metavar="N", help=text)
     for name, amount, default, text in (
@@ -255,8 +256,7 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 def add_request(parser: argparse.ArgumentParser) -> None:
     """What a run is asked for."""
     add_profile(parser)
-    parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
-    parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
+    add_source(parser)
     parser.add_argument(
         "--launcher",
         choices=["local", "kubernetes"],
@@ -267,6 +267,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", dest="last", metavar="STAGE", help="run this stage and what it needs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights; default --from is extract")
     add_store(parser)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Where the pictures are."""
+    parser.add_argument("--source", metavar="URI", help="folder or s3://bucket/prefix with the pictures")
+    parser.add_argument("--anonymous-source", action="store_true", help="sign no requests to the source")
 
 
 def add_while(parser: argparse.ArgumentParser) -> None:

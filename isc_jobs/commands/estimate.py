@@ -27,7 +27,8 @@ def estimate(arguments: argparse.Namespace) -> int:
 
     settings = load_settings(arguments.profile, arguments.overrides)
     settings = on_nodes(settings, arguments.nodes, arguments.gpus_per_node, arguments.cores_per_node)
-    machine, data, tables = _machine(arguments, settings.cluster.stages.train.gpus), _data(arguments), load_tables()
+    machine, tables = _machine(arguments, settings.cluster.stages.train.gpus), load_tables()
+    data = _data(arguments, settings.data.shard_megabytes)
     predictions = predict_run(settings, data, machine, tables)
     months = run_months(predictions) if arguments.months is None else arguments.months
     costs = [cost_of(prediction, _prices(arguments), months) for prediction in predictions]
@@ -50,14 +51,23 @@ def _machine(arguments: argparse.Namespace, gpus: int) -> "Machine":
     )  # fmt: skip
 
 
-def _data(arguments: argparse.Namespace) -> "DataSize":
-    from isc_jobs.estimate.work import DataSize
+def _data(arguments: argparse.Namespace, shard_megabytes: int) -> "DataSize":
+    """Of the source, if one is named, else DISC21's; over that, the numbers given."""
+    from dataclasses import replace
 
+    from isc_jobs.estimate.source import size_of
+    from isc_jobs.estimate.work import DataSize
+    from isc_jobs.store.source import open_source
+
+    data = DataSize()
+    if arguments.source is not None:
+        data = size_of(open_source(arguments.source, anonymous=arguments.anonymous_source), shard_megabytes)
     given = {
-        "train": arguments.images, "reference": arguments.references, "queries": arguments.queries,
-        "pairs": arguments.pairs, "picture_bytes": arguments.picture_kb and 1000 * arguments.picture_kb,
+        "train": arguments.images, "reference": arguments.references, "query_phase1": arguments.queries,
+        "query_phase2": arguments.queries, "pairs": arguments.pairs,
+        "picture_bytes": arguments.picture_kb and 1000 * arguments.picture_kb,
     }  # fmt: skip
-    return DataSize(**{name: value for name, value in given.items() if value is not None})
+    return replace(data, **{name: value for name, value in given.items() if value is not None})
 
 
 def _prices(arguments: argparse.Namespace) -> "Prices":

@@ -212,12 +212,12 @@ def diff(arguments: argparse.Namespace) -> int:
     """Show which stages changed settings run again."""
     from isc_jobs.controller.manifest import read_manifest
     from isc_jobs.controller.request import pipeline_of
-    from isc_jobs.controller.status import changed_settings
+    from isc_jobs.controller.status import changed_request
     from isc_jobs.store import open_store
 
     request = _request(arguments)
     manifest, _ = read_manifest(open_store(arguments.store), request.run)
-    for line in changed_settings(manifest.request.settings, request.settings):
+    for line in changed_request(manifest.request, request):
         print(line)
     for stage in pipeline_of(request):
         same = manifest.stages.get(stage.name) == stage.key

@@ -13,7 +13,7 @@ from isc_jobs.controller.attempts import controller_log_key, read_progress, term
 from isc_jobs.controller.lease import is_held
 from isc_jobs.controller.manifest import Manifest, read_manifest
 from isc_jobs.controller.plan import describe_exit
-from isc_jobs.controller.request import cancel_key
+from isc_jobs.controller.request import Request, cancel_key
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.pipeline import Pipeline
 from isc_jobs.spec.plain import plain
@@ -93,13 +93,30 @@ def report_key(run: str) -> str:
     return f"runs/{run}/report.html"
 
 
-def changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
+def changed_request(before: Request, after: Request) -> list[str]:
+    """A line for all that differs and may run stages again: settings, the source's pictures, given weights."""
+    lines = _changed_settings(before.settings, after.settings)
+    if before.source != after.source:
+        lines.append(f"source: {before.source} -> {after.source}")
+    if before.source_digest != after.source_digest:
+        lines.append(f"source: its pictures or tables are others ({before.source_digest[:12]} -> "
+                     f"{after.source_digest[:12]}): added, removed, renamed or changed since")  # fmt: skip
+    if before.weights_sha256 != after.weights_sha256:
+        lines.append(f"weights: {_short(before.weights_sha256)} -> {_short(after.weights_sha256)}")
+    return lines
+
+
+def _short(sha256: str | None) -> str:
+    return "none given" if sha256 is None else f"sha256 {sha256[:12]}"
+
+
+def _changed_settings(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
     """A line for every value that differs, by its key's path."""
     lines = []
     for key in sorted(before.keys() | after.keys()):
         old, new, where = before.get(key), after.get(key), f"{path}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += changed_settings(old, new, f"{where}.")
+            lines += _changed_settings(old, new, f"{where}.")
         elif old != new:
             lines.append(f"{where}: {json.dumps(old)} -> {json.dumps(new)}")
     return lines

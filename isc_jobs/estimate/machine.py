@@ -1,14 +1,9 @@
 """The machines that stages run on, and settings that use so many of them."""
 
-import re
 from dataclasses import dataclass
 
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.settings import TRAINING_NAMES, Settings, StagePods
-
-_FACTORS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30,
-            "Ti": 2**40}  # fmt: skip
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|[MGT]i?|Ki)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +19,6 @@ class Machine:
     def pods_per_node(self, pods: StagePods) -> float:
         """How many pods of a stage share a node's link to the store."""
         return max(1.0, min(pods.pods, self.gpus_per_node // pods.gpus)) if pods.gpus else 1.0
-
-
-def quantity(text: str) -> float:
-    """A Kubernetes quantity as a number; raises UsageError."""
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise UsageError(f"quantity {text!r}: expected a number with one of m, k, M, G, T, Ki, Mi, Gi, Ti or nothing")
-    return float(match[1]) * _FACTORS[match[2] or ""]
 
 
 def on_nodes(

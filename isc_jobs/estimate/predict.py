@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 
 from isc_jobs.estimate.bounds import Bounds, exactly, slowest, total
-from isc_jobs.estimate.machine import Machine, quantity
+from isc_jobs.estimate.machine import Machine
 from isc_jobs.estimate.tables import Tables, at_size
 from isc_jobs.estimate.work import DataSize, Requests, Work, pods_of, puts, scratch_bytes, work_of
 from isc_jobs.spec.checkpoint_interval import checkpoint_interval
 from isc_jobs.spec.pipeline import build_pipeline
+from isc_jobs.spec.quantity import amount
 from isc_jobs.spec.settings import Settings, StagePods
 from isc_jobs.store.port import CONNECTIONS
 
@@ -78,7 +79,7 @@ class _Room:
         self.work, self.settings, self.machine = work, settings, machine
         self.measured, self.assumed, self.tables = tables.measured, tables.hardware.assumed, tables
         self.pods: StagePods = pods_of(settings, work.program)
-        self.cores = self.pods.pods * quantity(self.pods.cpu)
+        self.cores = self.pods.pods * amount(self.pods.cpu)
         self.model = self.measured.backbone(settings.model.backbone)
 
     def train(self) -> tuple[dict[str, Bounds], Bounds]:
@@ -176,7 +177,7 @@ class _Room:
 
     def _from_disk(self) -> Bounds:
         """Bytes that a node's disk gives: each once, and again what the pod's memory, or half of it, does not keep."""
-        work, memory = self.work, quantity(self.pods.memory)
+        work, memory = self.work, amount(self.pods.memory)
         again = work.drawn_bytes / self.pods.pods
         missed = [max(0.0, 1 - kept / work.fetched_bytes) for kept in (memory, memory / 2)]
         return Bounds(*(work.fetched_bytes + again * share for share in missed))

@@ -6,10 +6,11 @@ from typing import Any
 
 from isc_jobs.estimate.bounds import Bounds, total
 from isc_jobs.estimate.goodput import Goodput
-from isc_jobs.estimate.machine import Machine, quantity
+from isc_jobs.estimate.machine import Machine
 from isc_jobs.estimate.predict import CPU, GPU, Prediction
 from isc_jobs.estimate.tables import Tables
 from isc_jobs.estimate.work import Requests
+from isc_jobs.spec.quantity import amount
 from isc_jobs.spec.settings import Settings
 
 _STAGE = ("stage", "hours", "GPU hours", "bound by", "kept GB", "GETs", "PUTs, LISTs", "cost")
@@ -46,7 +47,7 @@ def heading(name: str, settings: Settings, machine: Machine, tables: Tables) -> 
             "by published speeds"
         )
     else:
-        where = f"trainings on {train.pods * quantity(train.cpu):g} cores"
+        where = f"trainings on {train.pods * amount(train.cpu):g} cores"
     return [f"{name}: {where}", "low - high; what is measured, published and assumed: docs/scale.md"]
 
 
@@ -60,7 +61,7 @@ def warnings_of(predictions: Sequence[Prediction], settings: Settings, machine: 
             found.append(
                 f"{work.stage}: {prediction.gpu_memory_gb:.0f} GB on each GPU of {memory:.0f} GB: take more GPUs"
             )
-        scratch = quantity(getattr(settings.cluster.stages, work.program).scratch) / 1e9
+        scratch = amount(getattr(settings.cluster.stages, work.program).scratch) / 1e9
         if prediction.scratch_gb > scratch:
             found.append(
                 f"{work.stage}: {prediction.scratch_gb:.0f} GB of scratch, cluster.stages.{work.program}.scratch is "

@@ -24,13 +24,17 @@ class DataSize:
 
     train: int = 1_000_000
     reference: int = 1_000_000
-    queries: int = 50_000  # of each of the two phases
+    query_phase1: int = 50_000
+    query_phase2: int = 50_000
     pairs: int = 4_991  # of queries of phase 1 and their originals
     picture_bytes: int = 167_000  # on average: 350 GB in 2.1 million
 
     def count(self, set_: str) -> int:
         """Pictures of a set as download names it."""
-        return {"train": self.train, "reference": self.reference}.get(set_, self.queries)
+        return {
+            "train": self.train, "reference": self.reference,
+            "query_phase1": self.query_phase1, "query_phase2": self.query_phase2,
+        }[set_]  # fmt: skip
 
     @property
     def total(self) -> int:
@@ -97,10 +101,14 @@ class _Files:
 
     @property
     def fetches(self) -> Requests:
+        if not self.shards:
+            return Requests()
         return (gets(self.tar_bytes / self.shards) + gets(self.index_bytes / self.shards)) * self.shards
 
     @property
     def uploads(self) -> Requests:
+        if not self.shards:
+            return Requests()
         return (puts(self.tar_bytes / self.shards) + puts(self.index_bytes / self.shards)) * self.shards
 
 
@@ -188,8 +196,13 @@ def _chosen(settings: Settings) -> dict[str, str]:
 
 def _rows_bytes(settings: Settings, data: DataSize, names: Iterable[str]) -> float:
     """Of descriptors with their ids."""
-    counts = {"query": data.queries, "reference": data.reference, "train": data.train}
+    counts = {"query": _queries(settings, data), "reference": data.reference, "train": data.train}
     return sum(counts[name] * (4 * settings.model.dimensions + _ID_BYTES[name]) for name in names)
+
+
+def _queries(settings: Settings, data: DataSize) -> int:
+    """Those that are described and scored."""
+    return data.count(f"query_{settings.extract.queries}")
 
 
 def _extract(stage: Stage, settings: Settings, data: DataSize, _: Tables) -> Work:
@@ -215,7 +228,7 @@ def _extract(stage: Stage, settings: Settings, data: DataSize, _: Tables) -> Wor
 
 def _postprocess(stage: Stage, settings: Settings, data: DataSize, _: Tables) -> Work:
     post, dimensions = settings.postprocess, settings.model.dimensions
-    queries, references, images = data.queries, data.reference, data.train
+    queries, references, images = _queries(settings, data), data.reference, data.train
     searched = images * images + (queries + references) * images + queries * references
     searched += queries * images if post.score_normalisation is not None else 0
     read = len(stage.inputs) * _rows_bytes(settings, data, _chosen(settings))
@@ -229,7 +242,7 @@ def _postprocess(stage: Stage, settings: Settings, data: DataSize, _: Tables) ->
 
 def _evaluate(stage: Stage, settings: Settings, data: DataSize, _: Tables) -> Work:
     files = [name for name in stage.inputs if name.startswith("extract")]
-    compared = 2.0 * settings.model.dimensions * data.queries * data.reference
+    compared = 2.0 * settings.model.dimensions * _queries(settings, data) * data.reference
     read = len(files) * _rows_bytes(settings, data, _chosen(settings))
     read += _rows_bytes(settings, data, ("query", "reference"))
     return Work(

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from isc_jobs.spec.documents import LONGEST, parse_yaml
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.problems import in_words
 from isc_jobs.spec.settings import Settings
 
 PROFILES = ("demo", "isc21")
@@ -100,9 +101,7 @@ def _explain(error: ValidationError, profile: str) -> str:
         if problem["type"] == "missing":
             missing.append(path)
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
-            problems.append(f"{path}: {message[0].lower()}{message[1:]}{found}")
+            problems.append(f"{path}: {in_words(problem)}")
     if len(missing) > _MISSING_SHOWN:
         problems.append(f"{len(missing)} keys are missing: a file that changes some has a line 'extends: isc21'")
     else:

@@ -4,11 +4,13 @@ No field has a default here: the profile ``isc21.yaml`` states every value once,
 profiles extend it. Unknown keys, wrong types and impossible values are refused.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from isc_jobs.spec.environment import Environment
+from isc_jobs.spec.quantity import Quantity
 
 TRAINING_NAMES = ("v83", "v86", "v98", "v107")
 
@@ -19,6 +21,15 @@ NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def _dns_label(name: str) -> str:
+    if not _DNS_LABEL.fullmatch(name):
+        raise ValueError("expected small letters, digits and - between them, 63 characters at most")
+    return name
 
 
 class Frozen(BaseModel):
@@ -157,7 +168,8 @@ class Extract(Frozen):
     """Which descriptors are computed, and how."""
 
     queries: Literal["phase1", "phase2"]  # whose queries are described and scored
-    target_set: Annotated[str, Field(pattern="^(q|r|t|qr|qt|rt|qrt)$")]  # letters of queries, references, training
+    # Letters of queries, references and training images.
+    target_set: Literal["q", "r", "t", "qr", "qt", "rt", "qrt"]
     input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     batch: PositiveInt  # pictures at once
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
@@ -224,11 +236,11 @@ class StagePods(Frozen):
     """The pods of one stage. Memory and GPUs are requested and limited, processors only requested."""
 
     pods: PositiveInt  # that share the stage's work: shards, or the processes of a training
-    cpu: str  # Kubernetes quantities, of each pod
-    memory: str  # requested and limited
+    cpu: Quantity  # Kubernetes quantities, of each pod
+    memory: Quantity  # requested and limited
     gpus: NonNegativeInt  # of each pod; of a training, pods times gpus is compute.processes
-    scratch: str  # size limit of the work folder
-    shared_memory: str  # /dev/shm, of which loader processes need much
+    scratch: Quantity  # size limit of the work folder
+    shared_memory: Quantity  # /dev/shm, of which loader processes need much
     node_selector: dict[str, str]  # beside the cluster's
     tolerations: tuple[dict[str, Any], ...] = Field(strict=False)  # beside the cluster's
 
@@ -254,7 +266,7 @@ class Stages(Frozen):
 class Cluster(Frozen):
     """Where and how stages run on Kubernetes; none of it changes a result."""
 
-    namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]  # make deploy knows isc-jobs alone
+    namespace: Annotated[str, AfterValidator(_dns_label)]  # make deploy knows isc-jobs alone
     images: Images
     pull_secrets: tuple[str, ...] = Field(strict=False)  # names of Secrets for the registry
     service_account: str  # of the stages' pods, which get no token of the API server

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, ValidationError
 
 from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.problems import in_words
 from isc_jobs.spec.settings import Compute, Frozen
 
 _Section = TypeVar("_Section", bound=Frozen)
@@ -93,7 +94,7 @@ def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, after the path to it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return f"{where}: {in_words(first)}" if where else in_words(first)
 
 
 def _section(values: dict[str, Any], where: str, kind: type[_Section]) -> _Section:

@@ -66,6 +66,11 @@ class Plan:
         return sum(shard.count for shard in self.shards)
 
     @property
+    def bytes(self) -> int:
+        """Of all pictures, as they were listed."""
+        return int(self._file.execute("SELECT total(size) FROM pictures").fetchone()[0])
+
+    @property
     def sets(self) -> list[str]:
         """Names of the sets, in the shards' order."""
         return list(dict.fromkeys(shard.set for shard in self.shards))

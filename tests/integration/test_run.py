@@ -99,6 +99,27 @@ def test_a_terminal_gets_a_table_and_a_browser_a_link(finished: Path) -> None:
     assert "Matches" in text
 
 
+@pytest.mark.xdist_group("finished")
+def test_diff_says_what_differs_and_what_that_runs_again(finished: Path, data: Path, tmp_path: Path) -> None:
+    def differs(source: Path, *more: str) -> list[str]:
+        shown = isc_jobs("diff", *run_all(source, finished, *more)[1:])
+        assert shown.returncode == 0, shown.stderr
+        return shown.stdout.splitlines()
+
+    same = differs(data)
+    assert [line.split()[-1] for line in same] == ["same"] * len(same)
+    changed = differs(data, "--set", "postprocess.beta=0.1")
+    assert changed[0] == "postprocess.beta: 0.35 -> 0.1"
+    assert [line.split()[0] for line in changed if line.endswith("runs again")] == ["postprocess", "evaluate"]
+
+    other = Path(shutil.copytree(data, tmp_path / "data"))
+    next((other / "train_images").iterdir()).unlink()
+    moved = differs(other)
+    assert moved[0] == f"source: {data} -> {other}"
+    assert moved[1].startswith("source: its pictures or tables are others (")
+    assert all(line.endswith("runs again") for line in moved[2:])
+
+
 def original_checkpoint(path: Path) -> DescriptorModel:
     """Weights of the demo's size as the original's training wrote its files."""
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from stores import s3
 
 from isc_jobs import cli
 from isc_jobs.estimate.bounds import Bounds
-from isc_jobs.estimate.machine import Machine, on_nodes, quantity
+from isc_jobs.estimate.machine import Machine, on_nodes
 from isc_jobs.estimate.predict import (
     CPU,
     DISK,
@@ -26,6 +26,7 @@ from isc_jobs.estimate.predict import (
     Prediction,
     predict_run,
 )
+from isc_jobs.estimate.source import size_of
 from isc_jobs.estimate.tables import at_size, load_tables
 from isc_jobs.estimate.work import DataSize, Work, puts, shards_of, work_of
 from isc_jobs.spec.errors import DataError, UsageError
@@ -34,6 +35,7 @@ from isc_jobs.spec.profile import load_settings
 from isc_jobs.stages.sharding import Plan
 from isc_jobs.store import ObjectInfo
 from isc_jobs.store.s3 import S3Store
+from isc_jobs.store.source import open_source
 from isc_jobs.training.distributed import World
 from isc_jobs.training.loop import train
 from isc_jobs.training.schedule import Batches
@@ -86,7 +88,7 @@ def test_steps_are_those_of_the_training_itself(name: str) -> None:
 
 
 def test_shards_are_those_that_download_plans(tmp_path: Path) -> None:
-    data = DataSize(train=500, reference=301, queries=7, picture_bytes=40_000)
+    data = DataSize(train=500, reference=301, picture_bytes=40_000)
     infos = [ObjectInfo(f"{folder}/P{number:06d}.jpg", 40_000, "") for folder, count in
              (("train_images", 500), ("reference_images", 301)) for number in range(count)]  # fmt: skip
     planned = Plan(infos, "", 4 << 20, tmp_path / "plan")
@@ -210,12 +212,9 @@ def test_costs_between_measured_sizes_lie_between() -> None:
     assert at_size(costs, 600).low > 40
 
 
-def test_unknown_backbones_and_quantities_are_refused() -> None:
+def test_unknown_backbones_are_refused() -> None:
     with pytest.raises(UsageError, match="'resnet50' is not in the table"):
         work("train-v83", "model.backbone=resnet50")
-    assert [quantity(text) for text in ("500m", "16", "2Gi")] == [0.5, 16, 2**31]
-    with pytest.raises(UsageError, match="'much'"):
-        quantity("much")
 
 
 def test_the_command_prints_what_it_predicts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,3 +238,37 @@ def test_the_command_needs_neither_torch_nor_a_store() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "set()\n"
+
+
+def a_source(folder: Path, **counts: int) -> Path:
+    """Files of 1,000 bytes and more in the sets' folders, and a ground truth with a distractor."""
+    for name, count in counts.items():
+        (folder / name).mkdir()
+        for number in range(count):
+            (folder / name / f"P{name[0]}{len(name)}{number}.jpg").write_bytes(bytes(1_000 + 2 * number))
+    (folder / "train_images" / ".hidden").write_text("")
+    (folder / "ground_truth_phase1.csv").write_text("query_id,reference_id\nPq120,Pr160\nPq121,\nPq122,Pr162\n")
+    return folder
+
+
+def test_a_source_is_counted_as_download_plans_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = a_source(tmp_path, train_images=31, reference_images=21, query_images=11, query_images_phase2=5)
+    mean = sum(1_000 + 2 * number for count in (31, 21, 11, 5) for number in range(count)) // 68
+    data = size_of(open_source(str(source)), 4)
+    assert data == DataSize(
+        train=31, reference=21, query_phase1=11, query_phase2=5, pairs=2, picture_bytes=mean
+    )  # fmt: skip
+    smaller = ["trainings.v107.global_batch=1", *(f"trainings.{name}.global_batch=8" for name in ("v83", "v86", "v98"))]
+    given = ["--profile", "demo", "--source", str(source), "--json", *(f"--set={change}" for change in smaller)]
+    assert cli.main(["estimate", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["work"]["verified"] == 68
+    assert cli.main(["estimate", *given, "--references", "1000"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["work"]["verified"] == 68 - 21 + 1000
+
+
+def test_a_source_without_queries_is_counted(tmp_path: Path) -> None:
+    data = DataSize(train=500, reference=300, query_phase1=0, query_phase2=0)
+    assert work("extract", data=data).described == {512: 800}
+    assert shards_of(("query_phase1",), data, 4).fetches.get == 0
+    with pytest.raises(DataError, match="'Pq120' is not among the 0 query pictures"):
+        size_of(open_source(str(a_source(tmp_path, train_images=3, reference_images=3))), 4)

@@ -1,11 +1,13 @@
 """Settings are typed, frozen and refuse what is wrong with the key's path."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.profile import load_settings
+from isc_jobs.spec.quantity import amount
 from isc_jobs.spec.settings import TRAINING_NAMES
 
 
@@ -61,16 +63,31 @@ def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
     [
         ("trainings.v83.rate=1", "trainings.v83.rate: unknown key"),
         ("trainings.v83.epoch=1", "trainings.v83.epoch: unknown key, is epochs meant?"),
-        ("extract.batch=many", "extract.batch: input should be a valid integer (found 'many')"),
-        ("extract.batch=0", "extract.batch: input should be greater than 0 (found 0)"),
+        ("extract.batch=many", "extract.batch: found 'many', expected a whole number"),
+        ("extract.batch=0", "extract.batch: found 0, expected more than 0"),
         ("trainings.v86.start=v98", "v86.start is 'v98', expected one of pretrained, v83"),
         ("trainings.v98.epochs=9", "epochs 9 is above schedule_epochs"),
         ("extract.target_set=x", "extract.target_set"),
-        ("extract.test_time_augmentation=true", "extract.test_time_augmentation: input should be 'none', 'mirror'"),
+        (
+            "extract.test_time_augmentation=true",
+            "extract.test_time_augmentation: found True, expected 'none', 'mirror'",
+        ),
         ("postprocess.concatenate=[v86, v98, v86]", "concatenate names a training twice: v86, v98, v86"),
-        ("postprocess.concatenate=[v107]", "postprocess.concatenate.0: input should be 'v83', 'v86' or 'v98'"),
+        ("postprocess.concatenate=[v107]", "postprocess.concatenate.0: found 'v107', expected 'v83', 'v86' or 'v98'"),
         ("postprocess.score_normalisation.weight=1", "postprocess.score_normalisation.neighbours: missing"),
-        ("postprocess.score_normalisation={neighbours: 5, weight: -1}", "score_normalisation.weight: input should be"),
+        (
+            "postprocess.score_normalisation={neighbours: 5, weight: -1}",
+            "score_normalisation.weight: found -1, expected at least 0",
+        ),
+        ("trainings.v83=3", "trainings.v83: found 3, expected a mapping of keys to values"),
+        ("cluster.namespace=A_B", "cluster.namespace: found 'A_B': expected small letters, digits and -"),
+        (
+            "cluster.stages.train.memory=12Q",
+            "memory: found '12Q': expected a number above 0, alone or with one of m, k, M, G",
+        ),
+        ("cluster.stages.train.cpu=8", "cpu: found 8, expected text, in quotes"),
+        ("trainings.v83.seeds=[]", "trainings.v83.seeds: found [], expected at least 1 of them"),
+        ("trainings.v83.lr=.nan", "trainings.v83.lr: found nan, expected"),
         ("model=3", "model"),
         ("nonsense", "expected key=value"),
         ("a..b=1", "expected key=value"),
@@ -82,6 +99,38 @@ def test_a_wrong_value_is_refused_by_its_path(override: str, sentence: str) -> N
         load_settings("demo", [override])
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def paths(values: dict[str, Any], above: str = "") -> list[str]:
+    """Of all settings, with those that hold others."""
+    return [
+        path for name, value in values.items()
+        for path in (f"{above}{name}", *(paths(value, f"{above}{name}.") if isinstance(value, dict) else []))
+    ]  # fmt: skip
+
+
+def refusal(override: str) -> str:
+    """What is said to it; nothing if it is taken."""
+    try:
+        load_settings("isc21", [override])
+    except UsageError as refused:
+        return str(refused)
+    return ""
+
+
+@pytest.mark.parametrize("value", ["3.5", "-1", "text", "[1]", "{a: 1}", "null", "true", "99999999999999999999999"])
+def test_no_wrong_value_is_explained_in_the_words_of_a_library(value: str) -> None:
+    said = [refusal(f"{path}={value}") for path in paths(load_settings("isc21").model_dump())]
+    assert sum(map(bool, said)) > len(said) / 4
+    for word in ("nput should", "alid ", "instance", "pattern", "dictionary", "items", "NoneType"):
+        assert [sentence for sentence in said if word in sentence] == []
+
+
+def test_amounts_are_those_of_kubernetes() -> None:
+    assert [amount(text) for text in ("500m", "16", "2Gi", "1.5k")] == [0.5, 16, 2**31, 1500]
+    for text in ("", "much", "0", "1 Gi", "-1", "1e3", "\u0663"):
+        with pytest.raises(ValueError, match="expected a number above 0"):
+            amount(text)
 
 
 def test_a_file_extends_a_profile(tmp_path: Path) -> None:
