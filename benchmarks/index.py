@@ -68,6 +68,7 @@ def in_memory(count: int) -> str:
 
 
 def main() -> None:
+    """Print a row an index."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
     count = parser.parse_args().count

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from isc_jobs.spec.errors import DataError, TemporaryError
 from isc_jobs.spec.stage import first_problem
@@ -108,7 +109,7 @@ class Lease:
         self._renewed = self._now()
 
 
-class FencedStore:
+class FencedStore(Store):
     """A store whose writes are done only while the lease is held.
 
     A controller that was paused past its lease finds at its next write that another one has taken over.
@@ -123,30 +124,38 @@ class FencedStore:
         """Prolong the lease if need be; raises LeaseLost."""
         self._lease.renew()
 
+    @override
     def stat(self, key: str) -> ObjectInfo | None:
         return self._store.stat(key)
 
+    @override
     def get(self, key: str) -> tuple[bytes, str]:
         return self._store.get(key)
 
+    @override
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         self.hold()
         return self._store.put(key, data, if_none_match=if_none_match, if_match=if_match)
 
+    @override
     def upload(self, key: str, path: Path) -> None:
         self.hold()
         self._store.upload(key, path)
 
+    @override
     def download(self, key: str, path: Path) -> None:
         self._store.download(key, path)
 
+    @override
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self._store.list(prefix)
 
+    @override
     def delete(self, key: str) -> None:
         self.hold()
         self._store.delete(key)
 
+    @override
     def link(self, key: str, kind: str, seconds: int) -> str:
         return self._store.link(key, kind, seconds)
 

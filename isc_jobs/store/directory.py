@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from typing_extensions import override
+
 from isc_jobs.spec.errors import IscJobsError, TemporaryError, UsageError
-from isc_jobs.store.port import Conflict, NotFound, ObjectInfo, check_key, check_prefix
+from isc_jobs.store.port import Conflict, NotFound, ObjectInfo, Store, check_key, check_prefix
 
 _CONTROL = ".control"  # lock and unfinished writes; never listed
 
 
-class DirectoryStore:
+class DirectoryStore(Store):
     """Objects are files. Writers take one lock; a file appears by rename, so readers need none."""
 
     def __init__(self, root: Path) -> None:
@@ -30,6 +32,7 @@ class DirectoryStore:
         """Where the object's file is."""
         return self.root / check_key(key)
 
+    @override
     def stat(self, key: str) -> ObjectInfo | None:
         try:
             status = self.path(key).stat()
@@ -37,6 +40,7 @@ class DirectoryStore:
             return None
         return ObjectInfo(key, status.st_size, _etag(status))
 
+    @override
     def get(self, key: str) -> tuple[bytes, str]:
         try:
             with self.path(key).open("rb") as file:
@@ -44,6 +48,7 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise NotFound(f"{self.uri}: no object {key}") from error
 
+    @override
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         with self._temporary() as temporary:
             with temporary.open("wb") as file:
@@ -53,6 +58,7 @@ class DirectoryStore:
                 self._check(key, if_none_match=if_none_match, if_match=if_match)
                 return self._appear(temporary, key)
 
+    @override
     def upload(self, key: str, path: Path) -> None:
         with self._temporary() as temporary:
             shutil.copyfile(path, temporary)
@@ -60,6 +66,7 @@ class DirectoryStore:
                 _sync(file.fileno())
             self._appear(temporary, key)
 
+    @override
     def download(self, key: str, path: Path) -> None:
         source = self.path(key)
         if not source.is_file():
@@ -70,6 +77,7 @@ class DirectoryStore:
             shutil.copyfile(source, partial)
             partial.replace(path)
 
+    @override
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = self.root / check_prefix(prefix).rpartition("/")[0]
         names = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -78,6 +86,7 @@ class DirectoryStore:
             if info is not None:
                 yield info
 
+    @override
     def delete(self, key: str) -> None:
         path = self.path(key)
         with _explained(self.uri):
@@ -88,7 +97,8 @@ class DirectoryStore:
                 except OSError:  # not empty: done
                     break
 
-    def link(self, key: str, kind: str, seconds: int) -> str:  # noqa: ARG002 - who reads the folder needs no right
+    @override
+    def link(self, key: str, kind: str, seconds: int) -> str:
         return self.path(key).as_uri()
 
     def _check(self, key: str, *, if_none_match: bool, if_match: str | None) -> None:

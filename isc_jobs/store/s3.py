@@ -25,10 +25,20 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ResponseStreamingError,
 )
+from typing_extensions import override
 
 from isc_jobs.spec.address import check_no_credentials
 from isc_jobs.spec.errors import TemporaryError, UsageError
-from isc_jobs.store.port import CONNECTIONS, PART_BYTES, Conflict, NotFound, ObjectInfo, check_key, check_prefix
+from isc_jobs.store.port import (
+    CONNECTIONS,
+    PART_BYTES,
+    Conflict,
+    NotFound,
+    ObjectInfo,
+    Store,
+    check_key,
+    check_prefix,
+)
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
@@ -86,7 +96,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, f"{prefix}/" if prefix else ""
 
 
-class S3Store:
+class S3Store(Store):
     """Objects under ``s3://bucket/prefix``."""
 
     def __init__(self, uri: str) -> None:
@@ -103,6 +113,7 @@ class S3Store:
             self._clients[process] = s3_client()
         return self._clients[process]
 
+    @override
     def stat(self, key: str) -> ObjectInfo | None:
         try:
             with explained(self.uri, key):
@@ -120,6 +131,7 @@ class S3Store:
                 self._client.get_object(**self._at(key))["Body"].close()
             raise
 
+    @override
     def get(self, key: str) -> tuple[bytes, str]:
         with explained(self.uri, key):
             return read_whole(lambda: self._read(key))
@@ -128,6 +140,7 @@ class S3Store:
         answer = self._client.get_object(**self._at(key))
         return answer["Body"].read(), str(answer["ETag"])
 
+    @override
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         condition = {"IfNoneMatch": "*"} if if_none_match else {"IfMatch": if_match} if if_match else {}
         writer = uuid.uuid4().hex
@@ -151,6 +164,7 @@ class S3Store:
             return None
         return str(head["ETag"]) if head.get("Metadata", {}).get(_WRITER) == writer else None
 
+    @override
     def upload(self, key: str, path: Path) -> None:
         with explained(self.uri, key):
             at = self._at(key)
@@ -160,6 +174,7 @@ class S3Store:
             except S3UploadFailedError as error:  # hides the ClientError that says what failed
                 raise error.__context__ or error from None
 
+    @override
     def download(self, key: str, path: Path) -> None:
         at = self._at(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,14 +183,17 @@ class S3Store:
             read_whole(lambda: self._client.download_file(at["Bucket"], at["Key"], str(partial), Config=_TRANSFER))
         partial.replace(path)
 
+    @override
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for info in list_bucket(self._client, self.uri, self.bucket, self.prefix + check_prefix(prefix)):
             yield ObjectInfo(info.key.removeprefix(self.prefix), info.size, info.etag)
 
+    @override
     def delete(self, key: str) -> None:
         with explained(self.uri, key):
             self._client.delete_object(**self._at(key))
 
+    @override
     def link(self, key: str, kind: str, seconds: int) -> str:
         request = self._at(key) | {"ResponseContentType": kind}
         return str(self._client.generate_presigned_url("get_object", request, ExpiresIn=seconds))
