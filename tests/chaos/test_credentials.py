@@ -115,6 +115,32 @@ def test_renewed_credentials_are_used_without_a_new_start(
             record("S3: credentials renewed", lost=0, repeated=0, seconds=time.monotonic() - began)
 
 
+@pytest.mark.usefixtures("fresh_credentials")
+def test_a_pod_takes_the_role_that_its_service_account_is_bound_to(
+    s3: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a managed cluster: a token in a file and the name of a role, no keys; STS gives them for the token."""
+    asked, pass_on = [], proxy.handle
+
+    def note(request: Any) -> None:
+        asked.append((request.headers["Authorization"], request.headers["x-amz-security-token"]))
+        pass_on(request)
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", proxy._upstream.geturl())
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("token.of.the-account")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/isc-jobs-stage")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr(proxy, "handle", note)
+    store, source = open_store(f"{s3}/{tmp_path.name}"), open_source(f"{s3}/{tmp_path.name}")
+    store.put("1", b"1", if_none_match=True)
+    assert source.read("1") == b"1"
+    assert len(asked) >= 2
+    assert all("Credential=ASIA" in signed and token for signed, token in asked)
+
+
 def kubeconfig(path: Path, port: int) -> Path:
     named = {"cluster": "c", "user": "u"}
     path.write_text(yaml.safe_dump({
