@@ -89,8 +89,8 @@ def rank_descriptors(
     )  # fmt: skip
 
 
-def check_ground_truth(truth: GroundTruth, queries: Descriptors, references: Descriptors) -> None:
-    """Raises DataError if the ground truth names ids that have no descriptor."""
+def check_ground_truth(truth: GroundTruth, queries: Descriptors, references: Descriptors, submission: str) -> None:
+    """Raises DataError if the ground truth names ids that have no descriptor; ``submission`` names their file."""
     for kind, named, known in (
         ("query", truth.queries, set(queries.ids)),
         ("reference", {reference for _, reference in truth.pairs}, set(references.ids)),
@@ -98,7 +98,10 @@ def check_ground_truth(truth: GroundTruth, queries: Descriptors, references: Des
         unknown = sorted(named - known)
         if unknown:
             shown = ", ".join(unknown[:5])
-            raise DataError(f"the ground truth names {len(unknown)} {kind} ids without a descriptor: {shown}")
+            raise DataError(
+                f"{submission}: the ground truth names {len(unknown)} {kind} ids without a descriptor: {shown}; "
+                "give the ground truth of the same phase, or extract all that it names"
+            )
 
 
 def evaluate_files(submission: Path, ground_truth: Path) -> Scores:
@@ -116,7 +119,7 @@ def evaluate_files(submission: Path, ground_truth: Path) -> Scores:
         raise UsageError(f"submission {submission}: expected descriptors as .h5 or matches as .csv")
     queries, references = read_descriptors(submission, "query"), read_descriptors(submission, "reference")
     check_dimensions(submission.name, queries.rows, references.rows)
-    check_ground_truth(truth, queries, references)
+    check_ground_truth(truth, queries, references, submission.name)
     return score_matches(rank_descriptors(queries, references), truth)
 
 

@@ -34,15 +34,15 @@ def in_words(problem: "ErrorDetails") -> str:
         expected = _KINDS[kind]
     elif kind in _BOUNDS:
         word, name = _BOUNDS[kind]
-        expected = f"{word} {context[name]:g}"
+        expected = f"{word} {context[name]}"
     elif kind == "literal_error":
         expected = context["expected"]
     elif kind == _FEW:
         expected = f"at least {context['min_length']} of them"
     elif kind == _MANY:
         expected = f"at most {context['max_length']} of them"
-    else:
-        expected = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+    else:  # as of JSON that is none
+        return f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
     return f"found {found}, expected {expected}"
 
 

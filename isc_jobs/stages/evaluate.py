@@ -82,7 +82,7 @@ def _descriptor_files(ctx: Context) -> Iterator[tuple[str, Artifact, str]]:
 def _score(name: str, artifact: Artifact, file: str, truth: GroundTruth, results: int) -> _Row:
     path = artifact.path(file)
     queries, references = read_descriptors(path, "query"), read_descriptors(path, "reference")
-    check_ground_truth(truth, queries, references)
+    check_ground_truth(truth, queries, references, f"{name}'s {path.name}")
     ranked = rank_descriptors(queries, references, results)
     submitted = MATCHES in artifact.names()
     matches = read_matches(artifact.path(MATCHES)) if submitted else _top(queries, references, results)

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.settings import Frozen
+from isc_jobs.spec.stage import first_problem
 from isc_jobs.stages.runner import Context
-from isc_jobs.store.artifacts import FileEntry, file_sha256, prefix, upload_file
+from isc_jobs.store.artifacts import FileEntries, FileEntry, file_sha256, prefix, upload_file
 
 _READERS = 16  # of markers, which are many and small
 
@@ -23,7 +24,7 @@ class Piece(Frozen):
     """The marker of a finished piece."""
 
     attempt: str  # that made it, or last found it whole
-    files: tuple[FileEntry, ...]
+    files: FileEntries
     result: dict[str, Any]  # what the merge needs to know beside the files
 
 
@@ -110,7 +111,7 @@ class Pieces:
         try:
             return Piece.model_validate_json(self._ctx.store.get(key)[0])
         except ValidationError as error:
-            raise DataError(f"{self._ctx.store.uri}: {key} is no marker: {error.errors()[0]['msg']}") from error
+            raise DataError(f"{self._ctx.store.uri}: {key} is no marker: {first_problem(error)}") from error
 
     def _fetch(self, entry: FileEntry) -> None:
         key, path = f"{self._place}/{entry.name}", self.path(entry.name)

@@ -32,6 +32,16 @@ class FileEntry(Frozen):
     sha256: str
 
 
+def _each_once(entries: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError("a file is named twice")
+    return entries
+
+
+FileEntries = Annotated[tuple[FileEntry, ...], AfterValidator(_each_once)]
+
+
 class Commit(Frozen):
     """What makes an output finished."""
 
@@ -41,7 +51,7 @@ class Commit(Frozen):
     key: str
     run: str
     attempt: int
-    files: tuple[FileEntry, ...]
+    files: FileEntries
     summary: dict[str, Any]  # small values for people
     provenance: dict[str, str]  # versions
     seconds: float

@@ -121,7 +121,7 @@ def _cases() -> list[Case]:
              "1990 more unknown keys"),
         Case("profile", "more than a machine counts",
              lambda: b"extends: demo\ndata: {shard_megabytes: 9223372036854775808}", USAGE,
-             "less than or equal to 9223372036854775807"),
+             "expected at most 9223372036854775807"),
         Case("override", "deep path", lambda: b"a." * 5_000 + b"a=1", USAGE, "expected key=value"),
         Case("override", "python tag", lambda: b"model.backbone=!!python/name:os.system", USAGE, "not valid YAML"),
         *(Case(target, "deep JSON", lambda: _NESTED, code) for target, code in (
@@ -135,6 +135,8 @@ def _cases() -> list[Case]:
         Case("manifest", "of another version", _manifest(settings={"data": {}}), DATA, "not those of this version"),
         *(Case("commit", f"a name: {name}", _file(path), DATA, "is no name of a file within an output")
           for name, path in _COMMITS),
+        Case("commit", "a file twice", _commit(files=[
+            {"name": "b.csv", "size": 5, "sha256": store_targets.DIGEST}] * 2), DATA, "a file is named twice"),
         Case("commit", "of another stage", _commit(stage="../../train"), DATA, "that of another output"),
         Case("commit", "of another key", _commit(key="k" * 63), DATA, "that of another output"),
         Case("commit", "lists what is not there", _file("c.csv"), DATA, "is listed in its commit and missing"),
@@ -143,6 +145,8 @@ def _cases() -> list[Case]:
         Case("checkpoint-marker", "a list", _json(["state.pt"]), None),
         Case("piece", "a name outside", _json({"attempt": "mine/1", "result": {}, "files": [
             {"name": "../../../x", "size": 5, "sha256": store_targets.DIGEST}]}), None),
+        Case("piece", "a file twice", _json({"attempt": "mine/1", "result": {}, "files": [
+            {"name": "shards/train-00000.csv", "size": 5, "sha256": store_targets.DIGEST}] * 2}), None),
         Case("lease", "no process", _json({"host": "h", "pid": -1, "epoch": 1, "expires": 0}), DATA, "is damaged (pid"),
         Case("lease", "never ends", lambda: b'{"host": "h", "pid": 1, "epoch": 1, "expires": Infinity}', DATA,
              "is damaged (expires"),

@@ -141,6 +141,7 @@ class _Once:
         self.target, self._folder, self._end = target, folder, end
         self._count, self._written, self._began = 0, 0.0, time.monotonic()
         self._work = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / f"isc-jobs-fuzz-{os.getpid()}"
+        shutil.rmtree(self._work, ignore_errors=True)  # of a process of this number that was killed
 
     def __call__(self, data: bytes) -> None:
         from contract import hold

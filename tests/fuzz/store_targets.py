@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from isc_jobs.controller.pods import _said
 from isc_jobs.controller.status import kept_log
 from isc_jobs.datasets.make import _finished
 from isc_jobs.spec.errors import DataError, TemporaryError, UsageError
-from isc_jobs.spec.pipeline import build_pipeline
+from isc_jobs.spec.pipeline import Stage, build_pipeline
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.spec.stage import InputRef
 from isc_jobs.stages.pieces import Pieces
@@ -75,9 +76,15 @@ def _marker(data: bytes, folder: Path) -> object:
     return load_latest(store, "k", folder / "resume")
 
 
+@cache
+def _download() -> Stage:
+    """Settings are long to read."""
+    return build_pipeline(load_settings("demo"), "/photos", "0" * 64)[0]
+
+
 def _piece(data: bytes, folder: Path) -> object:
     store = _store(folder)
-    spec = build_pipeline(load_settings("demo"), "/photos", "0" * 64)[0].spec("mine", 1, store.uri)
+    spec = _download().spec("mine", 1, store.uri)
     store.put(f"checkpoints/{spec.key}/train-00000.json", data)
     for name in ("shards/train-00000.tar", "shards/train-00000.csv"):
         store.put(f"artifacts/{spec.stage}/{spec.key}/{name}", b"bytes")
@@ -117,7 +124,7 @@ def _lease(data: bytes, folder: Path) -> object:
     store = _store(folder)
     store.put("runs/mine/lease.json", data)
     is_held(store, "mine", 0.0)
-    return Lease(store, "mine", lambda: 1e9).acquire()
+    return Lease(store, "mine", now=lambda: 1e9, sleep=lambda _: None).acquire()
 
 
 def _log(data: bytes, folder: Path) -> object:

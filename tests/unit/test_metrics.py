@@ -80,7 +80,9 @@ def test_unknown_ids_of_the_ground_truth_are_named(tmp_path: Path) -> None:
     one = np.zeros((1, 2), np.float32)
     write_descriptors(tmp_path / "s.h5", Descriptors(["Q1"], one), Descriptors(["R1"], one))
     (tmp_path / "truth.csv").write_text("query_id,reference_id\nQ1,R7\n")
-    with pytest.raises(DataError, match="1 reference ids without a descriptor: R7"):
+    with pytest.raises(
+        DataError, match=r"^s\.h5: the ground truth names 1 reference ids without a descriptor: R7; give"
+    ):
         evaluate_files(tmp_path / "s.h5", tmp_path / "truth.csv")
 
 
