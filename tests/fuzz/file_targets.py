@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import tempfile
 from contextlib import closing
@@ -75,12 +76,12 @@ def _shards(data: bytes, folder: Path, name: str) -> None:
     (folder / "manifest.json").write_bytes(_MANIFEST)
     (folder / name).write_bytes(data)
     pictures = ShardSet(Folder(folder), "train")
-    for place in range(min(len(pictures), 10)):
-        pictures.read(place)
-    for descriptor in pictures._descriptors.values():
-        import os
-
-        os.close(descriptor)
+    try:
+        for place in range(min(len(pictures), 10)):
+            pictures.read(place)
+    finally:
+        for descriptor in pictures._descriptors.values():
+            os.close(descriptor)
 
 
 def _source(data: bytes, folder: Path) -> object:
