@@ -17,7 +17,8 @@ from torchvision import transforms
 from views_speed import as_jpeg
 
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.training.loop import autocast, quiet_worker
+from isc_jobs.training.loaders import begin_worker
+from isc_jobs.training.loop import autocast
 from isc_jobs.vision.folding import fold_batch_norms
 from isc_jobs.vision.model import DescriptorModel, build_model, normalise
 from isc_jobs.vision.resize import load_resized
@@ -120,7 +121,7 @@ class Pictures(Dataset[Tensor]):
 
 def loader(pictures: list[bytes], size: int, batch: int, decode: Decode) -> DataLoader[Tensor]:
     """One process that decodes, as on two cores."""
-    return DataLoader(Pictures(pictures, size, decode), batch_size=batch, num_workers=1, worker_init_fn=quiet_worker)
+    return DataLoader(Pictures(pictures, size, decode), batch_size=batch, num_workers=1, worker_init_fn=begin_worker)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from views_speed import as_jpeg
 
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.training.distributed import World
-from isc_jobs.training.loop import Trainer, quiet_worker
+from isc_jobs.training.loaders import begin_worker
+from isc_jobs.training.loop import Trainer
 from isc_jobs.vision.decode import Encoded
 from isc_jobs.vision.model import build_model
 from isc_jobs.vision.views import hard_view, moderate_view
@@ -114,7 +115,7 @@ class Theirs(Ours):
 def batches(data: Ours, pairs: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of pairs, rows side by side."""
     return iter(
-        DataLoader(data, batch_size=pairs, num_workers=workers, worker_init_fn=quiet_worker, collate_fn=_collate)
+        DataLoader(data, batch_size=pairs, num_workers=workers, worker_init_fn=begin_worker, collate_fn=_collate)
     )
 
 

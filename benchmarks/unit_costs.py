@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import yaml
@@ -36,7 +37,6 @@ from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.store.s3 import s3_client
 from isc_jobs.training.dataset import Negatives, Pairs, Samples
 from isc_jobs.training.host_copy import HostCopy
-from isc_jobs.training.loop import quiet_worker
 from isc_jobs.training.schedule import build_optimiser
 from isc_jobs.vision.decode import decode_rgb
 from isc_jobs.vision.model import DescriptorModel, normalise
@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=24)
     arguments = parser.parse_args()
-    quiet_worker(0)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         data = _Data(Path(folder), arguments.pictures)
         table = {

@@ -27,7 +27,8 @@ from isc_jobs.spec.pipeline import PROGRAM_VERSIONS
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.store.progress import Progress
 from isc_jobs.training.inference import load_model
-from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
+from isc_jobs.training.loaders import begin_worker
+from isc_jobs.training.loop import autocast, choose_precision
 from isc_jobs.training.lost_processes import lost_processes
 from isc_jobs.vision.decode import BadImage, Encoded, Pixels
 from isc_jobs.vision.folding import fold_batch_norms
@@ -139,7 +140,7 @@ class _Describer:
     def _loader(self, tasks: list[_Task]) -> Iterable[list[_Read]]:
         return DataLoader(
             _Tasks(tasks, self._size), batch_size=self._batch, num_workers=self._workers, collate_fn=list,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=begin_worker,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -180,11 +181,6 @@ def _digest(facts: dict[str, Any], weights: str) -> str:
     """Names a folder by all that a descriptor depends on beside the picture."""
     named = json.dumps([PROGRAM_VERSIONS["extract"], weights, facts], sort_keys=True)
     return hashlib.sha256(named.encode()).hexdigest()[:16]
-
-
-def _begin_worker(number: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    quiet_worker(number)
 
 
 def main() -> int:

@@ -21,7 +21,8 @@ from isc_jobs.stages.pieces import Piece, Pieces
 from isc_jobs.stages.runner import Context, run_stage
 from isc_jobs.stages.train import weights_file
 from isc_jobs.training.checkpoint import load_weights
-from isc_jobs.training.loop import autocast, choose_precision, quiet_worker
+from isc_jobs.training.loaders import begin_worker
+from isc_jobs.training.loop import autocast, choose_precision
 from isc_jobs.training.lost_processes import lost_processes
 from isc_jobs.training.whitening import whiten_head
 from isc_jobs.vision.folding import fold_batch_norms
@@ -174,7 +175,7 @@ class _Extractor:
     def _loader(self, pictures: _Pictures, batches: Iterator[_Batch]) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(
             pictures, batch_sampler=batches, num_workers=self._compute.loader_workers,
-            worker_init_fn=quiet_worker, pin_memory=self._device.type == "cuda",
+            worker_init_fn=begin_worker, pin_memory=self._device.type == "cuda",
         )  # fmt: skip
 
     def _batches(self, sets: dict[str, ShardSet], shards: Sequence[_Shard]) -> Iterator[_Batch]:

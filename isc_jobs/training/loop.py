@@ -24,6 +24,7 @@ from isc_jobs.training.dataset import Samples
 from isc_jobs.training.distributed import World, any_rank, gather_rows, share_state
 from isc_jobs.training.hard_groups import Neighbours
 from isc_jobs.training.koleo import koleo_loss
+from isc_jobs.training.loaders import begin_worker
 from isc_jobs.training.loss import Loss, contrastive_loss
 from isc_jobs.training.memory_bank import MemoryBank
 from isc_jobs.training.schedule import Batches, build_optimiser, learning_rate
@@ -229,17 +230,9 @@ def autocast(precision: torch.dtype, device: torch.device) -> AbstractContextMan
 def _loader(samples: Samples, batches: Batches, compute: Compute, world: World) -> DataLoader[tuple[Tensor, Tensor]]:
     return DataLoader(
         samples, batch_sampler=batches, num_workers=compute.loader_workers, collate_fn=_concatenate,
-        pin_memory=world.device.type == "cuda", worker_init_fn=quiet_worker,
+        pin_memory=world.device.type == "cuda", worker_init_fn=begin_worker,
         prefetch_factor=4 if compute.loader_workers else None,
     )  # type: ignore[arg-type, unused-ignore]  # fmt: skip
-
-
-def quiet_worker(_: int) -> None:
-    """A loader process uses one thread."""
-    import cv2
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def _concatenate(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ from isc_jobs.spec.errors import Terminated
 from isc_jobs.spec.settings import Compute
 from isc_jobs.training.distributed import World, any_rank, merge_parts, share_state
 from isc_jobs.training.hard_groups import Neighbours
-from isc_jobs.training.loop import Hooks, autocast, choose_precision, quiet_worker
+from isc_jobs.training.loaders import begin_worker
+from isc_jobs.training.loop import Hooks, autocast, choose_precision
 from isc_jobs.vision.model import DescriptorModel, normalise
 from isc_jobs.vision.resize import load_resized
 from isc_jobs.vision.shards import ShardSet
@@ -76,7 +77,7 @@ def _describe(
     batches = [list(range(start, min(start + _BATCH, total))) for start in range(0, total, _BATCH)]
     own = batches[world.rank :: world.size]
     loader = iter(DataLoader(
-        _Unedited(images, size), batch_sampler=own, num_workers=compute.loader_workers, worker_init_fn=quiet_worker,
+        _Unedited(images, size), batch_sampler=own, num_workers=compute.loader_workers, worker_init_fn=begin_worker,
         pin_memory=world.device.type == "cuda",
     ))  # type: ignore[arg-type, unused-ignore]  # fmt: skip
     table = torch.zeros(total, model.fc.out_features, device=world.device)

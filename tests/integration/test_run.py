@@ -187,6 +187,28 @@ def test_an_interrupted_training_goes_on_and_ends_the_same_to_the_bit(data: Path
     assert digests[0]["checkpoint.pth.tar"] == digests[1]["checkpoint.pth.tar"]
 
 
+@pytest.mark.xdist_group("run")
+def test_a_training_with_loaders_keeps_its_last_step_when_it_is_interrupted(data: Path, tmp_path: Path) -> None:
+    """Loaders are in the group that is told to end, but the step needs them."""
+    more = ["--until", "train-v83", "--set", "trainings.v83.sample_size=1600", "--set", "compute.loader_workers=2",
+            "--set", "compute.checkpoint_every_steps=1000"]  # fmt: skip
+    with (tmp_path / "said").open("w") as said:
+        controller = subprocess.Popen(
+            command(*run_all(data, tmp_path / "store", *more)), stdout=said, stderr=said, env=untraced()
+        )
+    deadline = time.monotonic() + 120
+    while not re.search(r"train-v83  [1-9]\d*/\d", (tmp_path / "said").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait(60) == 130
+    shown = (tmp_path / "said").read_text()
+    stopped = re.search(r"stopped at step (\d+) of \d+; a checkpoint is kept", shown)
+    assert stopped, shown
+    resumed = isc_jobs("resume", "test", "--store", tmp_path / "store")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert f"from step {stopped[1]}\n" in resumed.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
