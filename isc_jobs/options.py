@@ -104,7 +104,7 @@ def add_match(subparsers: "argparse._SubParsersAction[Any]") -> None:
     ):
         match.add_argument(name, type=Path, metavar=metavar, help=text)
     match.add_argument("--top-k", type=_positive, metavar="K", help="references for each query; default 1")
-    match.add_argument("--threshold", type=_finite, metavar="T", help="least score of a copy; default: estimated")
+    match.add_argument("--threshold", type=_score, metavar="T", help="least score of a copy; default: estimated")
     _add_describing(match)
     _add_input_size(match)
     _add_arch(match)
@@ -130,7 +130,7 @@ def add_index(subparsers: "argparse._SubParsersAction[Any]") -> None:
     add.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="those that it holds are left out")
     query.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
     query.add_argument("--top-k", type=_positive, default=10, metavar="K", help="for each query; default 10")
-    query.add_argument("--threshold", type=_finite, metavar="T", help="least score")
+    query.add_argument("--threshold", type=_score, metavar="T", help="least score")
     query.add_argument("--json", action="store_true", help="for programs")
     query.add_argument("--html", type=Path, metavar="FILE", help="write the answer with pictures too")
     for parser, command in ((build, commands.index_build), (add, commands.index_add), (query, commands.index_query)):
@@ -202,9 +202,19 @@ def _whole(text: str, least: int) -> int:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def _score(text: str) -> float:
+    value = _finite(text)
+    if value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: scores are -(squared distance), 0 at most, as -0.9")
     return value
 
 

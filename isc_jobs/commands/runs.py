@@ -110,7 +110,15 @@ def _deployed(arguments: argparse.Namespace, namespace: str) -> "Settings":
     """The settings with those of the cluster between; fills in the store and source that were not given."""
     from isc_jobs.spec.profile import load_settings
 
-    deployed = _read_deployed(namespace)
+    try:
+        deployed = _read_deployed(namespace)
+    except UsageError as error:
+        if arguments.launcher is not None or arguments.source is not None or getattr(arguments, "detach", False):
+            raise
+        raise UsageError(
+            "--source is missing: give the folder or s3://bucket/prefix that holds the pictures; without it runs are "
+            f"in a cluster, and {error}"
+        ) from error
     arguments.source = arguments.source or deployed.source
     arguments.store = arguments.store or deployed.store
     return load_settings(arguments.profile, arguments.overrides, deployed=deployed.settings)

@@ -97,18 +97,23 @@ class Index:
             yield self._rows.reconstruct_n(start, min(_BLOCK, self.head.count - start))
 
 
+def check_new(folder: Path, kind: Kind, count: int) -> None:
+    """Raises UsageError if there is an index, or for too few rows."""
+    if (folder / _HEAD).exists():
+        raise UsageError(f"{folder} is an index already: add to it, or build another folder")
+    if kind == "ivfpq" and count < LEAST_IVFPQ:
+        raise UsageError(f"ivfpq needs {LEAST_IVFPQ:,} pictures, here are {count:,}: build --kind exact")
+
+
 def build(
     folder: Path, kind: Kind, entries: Sequence[Entry], rows: Iterator[Matrix], model: dict[str, Any],
     weights: tuple[Path, str] | None,
 ) -> Head:  # fmt: skip
     """Write a new index of rows (n, d), a block at a time; with a copy of the weights (file, SHA-256) that made them.
 
-    Raises UsageError if there is an index, or for too few rows.
+    Raises UsageError as ``check_new`` does.
     """
-    if (folder / _HEAD).exists():
-        raise UsageError(f"{folder} is an index already: add to it, or build another folder")
-    if kind == "ivfpq" and len(entries) < LEAST_IVFPQ:
-        raise UsageError(f"ivfpq needs {LEAST_IVFPQ:,} pictures, here are {len(entries):,}: build --kind exact")
+    check_new(folder, kind, len(entries))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         name = None

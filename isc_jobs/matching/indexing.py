@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from isc_jobs.matching.chunks import Chunks, Matrix
 from isc_jobs.matching.describing import Answer, Job, describe
-from isc_jobs.matching.index import Entry, Head, Index, Kind, add, build
+from isc_jobs.matching.index import Entry, Head, Index, Kind, add, build, check_new
 from isc_jobs.matching.pictures import Picture, list_pictures
 from isc_jobs.report.gallery import Example, Shown, gallery
 from isc_jobs.report.page import Section, page
@@ -57,8 +57,9 @@ class Near:
 def build_index(folder: Path, kind: Kind, weights: Path, pictures: Path, how: Describing) -> Iterator[str]:
     """Index all pictures of a folder; lines that say what came of it. Interrupted, it goes on where it was."""
     check_weights(weights)
-    sha256 = file_sha256(weights)
-    found = _Described(folder, weights, sha256, list_pictures(pictures).pictures, how)
+    sha256, listed = file_sha256(weights), list_pictures(pictures).pictures
+    check_new(folder, kind, len(listed))  # before hours are spent on descriptors
+    found = _Described(folder, weights, sha256, listed, how)
     yield from found.bad_lines()
     head = build(folder, kind, found.entries, found.blocks(), found.answer.model, (weights, sha256))
     found.forget()

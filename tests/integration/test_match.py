@@ -301,6 +301,8 @@ def test_negatives_are_subtracted(weights: Path, photos: Path, found: Path, tmp_
         ({"--arch": "resnet18"}, 65, "do not load: into resnet18: "),
         ({"--weights": "few"}, 64, "a folder was found, expected a file; it holds none that ends in .pth.tar"),
         ({"--threshold": "nan"}, 64, "'nan' is not finite"),
+        ({"--threshold": "high"}, 64, "'high' is no number"),
+        ({"--threshold": "0.9"}, 64, "scores are -(squared distance), 0 at most"),
         ({"--input-size": "8"}, 64, "no whole number from 32 on"),
     ],
 )
@@ -337,6 +339,9 @@ def test_an_index_of_a_folder_is_added_to_and_asked(weights: Path, photos: Path,
     assert built.returncode == 0, built.stderr
     assert f"1 pictures could not be used: {some}/bad.jpg: no known image format" in built.stdout
     assert "30 pictures, exact" in built.stdout
+    twice = isc_jobs("index", "build", folder, "--weights", weights, "--pictures", some, "--workers", 0)
+    assert (twice.returncode, "is an index already" in twice.stderr, twice.stdout) == (64, True, "")
+    assert not (folder / "work").exists()  # nothing was described first
     added = isc_jobs("index", "add", folder, "--pictures", tmp_path / "later", "--workers", 0)
     assert "60 pictures, exact" in added.stdout
     again = isc_jobs("index", "add", folder, "--pictures", tmp_path / "later")

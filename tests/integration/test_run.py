@@ -216,7 +216,7 @@ def test_a_training_with_loaders_keeps_its_last_step_when_it_is_interrupted(data
         (
             ["run-all", "--profile", "demo"],
             64,
-            "no cluster is configured: set KUBECONFIG; for runs on this machine name",
+            "without it runs are in a cluster, and no cluster is configured: set KUBECONFIG",
         ),
         (["run-all", "--profile", "demo", "--source", "/absent"], 64, "is not a folder"),
         (["run-all", "--nonsense"], 64, "--help"),

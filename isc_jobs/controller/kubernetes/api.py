@@ -35,10 +35,7 @@ class Api:
             load: Any = config.load_incluster_config if in_a_pod else config.load_kube_config  # untyped
             load()
         except config.ConfigException as error:
-            raise UsageError(
-                "no cluster is configured: set KUBECONFIG; for runs on this machine name the place of their pictures "
-                "(--source) or of their outputs (--store)"
-            ) from error
+            raise UsageError("no cluster is configured: set KUBECONFIG") from error
         with _explained("discovery"):
             make: Any = dynamic.DynamicClient  # untyped
             self._client = make(client.ApiClient())
