@@ -53,7 +53,7 @@ def index_query(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in found.rows], indent=1))
     else:
         for row in found.rows:
-            print(plain(f"{row.query}  {row.rank}  {row.score:.6f}  {row.name}"))
+            print(plain(f"{row.query}  {row.rank}  {round(row.score, 6) + 0.0:.6f}  {row.name}"))
     return int(ExitCode.OK)
 
 

@@ -74,7 +74,8 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
 
 def _listed(photos: Path) -> list[Path]:
     if not photos.is_dir():
-        raise UsageError(f"{photos} is not a folder: give one that holds pictures")
+        found = "is not a folder" if photos.exists() else "is not there"
+        raise UsageError(f"{photos} {found}: give a folder that holds pictures")
     return sorted(path for path in photos.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 

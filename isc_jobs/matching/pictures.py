@@ -49,7 +49,8 @@ def list_pictures(folder: Path) -> Listing:
     Raises UsageError for no folder, or one without pictures.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: give one that holds pictures")
+        found = "is not a folder" if folder.exists() else "is not there"
+        raise UsageError(f"{folder} {found}: give a folder that holds pictures")
     root = folder.resolve()
     listing = Listing([], [])
 

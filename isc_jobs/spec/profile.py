@@ -15,6 +15,7 @@ from isc_jobs.spec.settings import Settings
 
 PROFILES = ("demo", "isc21")
 _MISSING_SHOWN, _UNKNOWN_SHOWN = 5, 10
+_FEW = 6  # keys that are all named instead of the likeliest
 _MOST_FILES = 20
 _MOST_PARTS = 20  # of a key's path
 
@@ -110,9 +111,11 @@ def _explain(error: ValidationError, profile: str) -> str:
 
 
 def _likely(loc: tuple[int | str, ...], known: Any) -> str:
-    """The key among ``known`` settings that an unknown one is most like, as a question."""
+    """The key among ``known`` settings that an unknown one is most like, as a question; all keys if they are few."""
     for part in loc[:-1]:
         known = known.get(part) if isinstance(known, dict) else None
     names = [*known] if isinstance(known, dict) else []
+    if 0 < len(names) <= _FEW:
+        return f", expected {', '.join(names)}"
     found = get_close_matches(str(loc[-1]), [*names, "extends"] if len(loc) == 1 else names, 1)
     return f", is {found[0]} meant?" if found else ""

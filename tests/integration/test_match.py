@@ -292,7 +292,7 @@ def test_negatives_are_subtracted(weights: Path, photos: Path, found: Path, tmp_
     [
         ({"--queries": "empty"}, 64, "holds no pictures"),
         ({"--references": "few"}, 64, "1 references are too few to estimate"),
-        ({"--references": "absent"}, 64, "is not a folder"),
+        ({"--references": "absent"}, 64, "is not there: give a folder"),
         ({"--queries": "bad"}, 65, "none of 1 queries can be used; the first is x.jpg: empty file"),
         ({"--out": "found.txt"}, 64, "ends in .csv"),
         ({"--out": "absent/found.csv"}, 64, "is not a folder: make it first"),

@@ -221,7 +221,7 @@ def test_a_training_with_loaders_keeps_its_last_step_when_it_is_interrupted(data
         (["run-all", "--profile", "demo", "--source", "/absent"], 64, "is not a folder"),
         (["run-all", "--nonsense"], 64, "--help"),
         (["status", "absent"], 64, "no run 'absent'"),
-        (["dataset", "make", "/absent", "--out", "x"], 64, "is not a folder"),
+        (["dataset", "make", "/absent", "--out", "x"], 64, "is not there: give a folder"),
         (["run-all", "--source", str(PHOTOS), "--dry-run"], 64, "make such a data set with `isc-jobs dataset make`"),
     ],
 )

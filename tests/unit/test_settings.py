@@ -63,6 +63,7 @@ def test_an_override_changes_one_value_and_keeps_the_rest() -> None:
     [
         ("trainings.v83.rate=1", "trainings.v83.rate: unknown key"),
         ("trainings.v83.epoch=1", "trainings.v83.epoch: unknown key, is epochs meant?"),
+        ("trainings.v84.epochs=1", "trainings.v84: unknown key, expected v83, v86, v98, v107"),
         ("extract.batch=many", "extract.batch: found 'many', expected a whole number"),
         ("extract.batch=0", "extract.batch: found 0, expected more than 0"),
         ("trainings.v86.start=v98", "v86.start is 'v98', expected one of pretrained, v83"),
