@@ -21,6 +21,7 @@ class AttemptRecord(BaseModel):
 
     stage: str
     attempt: int
+    key: str | None = None  # of the output that it was to make; None: written by an earlier version
     exit_code: int | None = None
     kind: Kind | Literal["finished"] | None = None  # None: written by an earlier version
     reason: str = ""
@@ -31,7 +32,7 @@ class AttemptRecord(BaseModel):
     def of(cls, attempt: Attempt, *, finished: bool) -> Self:
         """Of an attempt that has ended; ``finished`` if its stage's output is committed."""
         kind = "finished" if finished else failure_kind(attempt.exit_code)
-        return cls(stage=attempt.stage, attempt=attempt.number, exit_code=attempt.exit_code, kind=kind,
+        return cls(stage=attempt.stage, attempt=attempt.number, key=attempt.key, exit_code=attempt.exit_code, kind=kind,
                    reason=attempt.reason, pod=attempt.pod, evidence=attempt.evidence)  # fmt: skip
 
 
@@ -100,12 +101,23 @@ class ManifestFile:
         """
         self.manifest = manifest
         self._store, self._key = store, manifest_key(manifest.request.run)
+        self._replaced: Request | None = None  # what the run was asked for before
         earlier, etag = _earlier(store, self._key)
         if earlier is not None and earlier.epoch > manifest.epoch:
             raise LeaseLost(f"run {manifest.request.run!r} was taken over by another controller: this one ends")
         if earlier is not None:
-            manifest.attempts = earlier.attempts
+            manifest.attempts, self._replaced = earlier.attempts, earlier.request
         self._etag = self._put(if_match=etag) if etag else self._put(if_none_match=True)
+
+    def notice(self) -> str | None:
+        """What to say of a run of that name whose place this one takes, if it was of other data or weights."""
+        before, request = self._replaced, self.manifest.request
+        if before is None or before.made_of == request.made_of:
+            return None
+        return (
+            f"run {request.run} was of other data or weights (source {before.source}): its status and page are this "
+            "one's from now on, outputs stay; give another --run to keep both"
+        )
 
     def save(self) -> None:
         """Replace; raises Conflict if another controller wrote since."""

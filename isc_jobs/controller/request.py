@@ -33,6 +33,11 @@ class Request(BaseModel):
     last: str | None  # --until
     launcher: Literal["local", "kubernetes"]
 
+    @property
+    def made_of(self) -> tuple[str, str | None]:
+        """What is in the source, and given weights."""
+        return self.source_digest, self.weights_sha256
+
     def checked_settings(self) -> Settings:
         """Raises DataError for settings that this version does not know, as an older run's may be."""
         try:

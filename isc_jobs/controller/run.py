@@ -120,6 +120,8 @@ class Controller:
             self._store, Manifest(request=self._request, stages=keys, state="running", epoch=epoch)
         )
         self._finished = set(committed)
+        if notice := self._file.notice():
+            say(notice)
         for attempt in self._launcher.attempts():
             if attempt.exit_code is None and keys.get(attempt.stage) != attempt.key:
                 self._launcher.stop(attempt.stage, attempt.number, "the settings have changed")

@@ -202,15 +202,16 @@ def has_ended(store: Store, run: str) -> bool:
 def stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
     """What a stage of the run does or did."""
     status: dict[str, Any] = {"stage": name, "key": key, "state": "waiting"}
-    attempts = [record for record in manifest.attempts if record.stage == name]
-    status["attempts"] = [record.model_dump(exclude={"stage"}) for record in attempts]
+    recorded = [record for record in manifest.attempts if record.stage == name]
+    attempts = [record for record in recorded if record.key in {None, key}]  # others were of other settings or data
+    status["attempts"] = [record.model_dump(exclude={"stage", "key"}) for record in attempts]
     commit = read_commit(store, InputRef(stage=name, key=key))
     if commit is not None:
         return status | {"state": "finished", "seconds": commit.seconds, "summary": commit.summary}
     numbers = _attempts(store, manifest.request.run, name)
     if attempts and (not numbers or attempts[-1].attempt == max(numbers)):
         return status | {"state": "failed", "reason": attempts[-1].reason, "exit_code": attempts[-1].exit_code}
-    if numbers and manifest.state == "running":
+    if numbers and manifest.state == "running" and max(numbers) not in {record.attempt for record in recorded}:
         status |= {"state": "running", "attempt": max(numbers)}
         for record in manifest.running:
             if (record.stage, record.attempt) == (name, max(numbers)):

@@ -11,6 +11,7 @@ import pytest
 from isc_jobs.controller.lease import DURATION_S, FencedStore, Lease, LeaseHeld, LeaseLost, is_held
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, ManifestFile, read_manifest
 from isc_jobs.controller.request import Request
+from isc_jobs.controller.status import stage_status
 from isc_jobs.spec.errors import TemporaryError
 from isc_jobs.store import NotFound, Store, open_store
 
@@ -162,6 +163,24 @@ def test_a_manifest_keeps_earlier_attempts_and_refuses_an_earlier_controller(sto
         first.save()
     second.end("failed", "why")
     assert read_manifest(store, "mine")[0].reason == "why"
+
+
+def test_a_run_that_takes_the_place_of_one_with_other_data_says_so_and_has_its_own_attempts(store: Store) -> None:
+    first = ManifestFile(store, manifest(1))
+    assert first.notice() is None
+    first.manifest.attempts.append(AttemptRecord(stage="train-v83", attempt=1, key="1" * 64, kind="user", reason="x"))
+    first.end("failed", "x")
+    store.put("runs/mine/train-v83/attempt-1/spec.json", b"")
+    assert stage_status(store, first.manifest, "train-v83", "1" * 64)["state"] == "failed"
+    again = ManifestFile(store, manifest(2))
+    assert again.notice() is None  # of the same data
+    other = manifest(3)
+    other.request = other.request.model_copy(update={"source_digest": "1", "source": "/other"})
+    notice = ManifestFile(store, other).notice()
+    assert notice is not None
+    assert notice.startswith("run mine was of other data or weights (source s): ")
+    status = stage_status(store, other, "train-v83", "2" * 64)
+    assert (status["state"], status["attempts"]) == ("waiting", [])
 
 
 def test_a_damaged_manifest_is_written_anew(store: Store) -> None:
