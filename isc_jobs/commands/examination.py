@@ -141,9 +141,18 @@ def _store(arguments: argparse.Namespace) -> Finding:
 
     if arguments.store is None and "ISC_JOBS_STORE" not in os.environ:
         return Finding("note", "no store was tried: name one with --store, a folder or s3://bucket/prefix")
-    return _tried(
-        lambda: probe(open_named_store(arguments).uri), f"store {arguments.store}: conditional writes are kept"
-    )
+    try:
+        store = open_named_store(arguments)
+    except IscJobsError as error:
+        return Finding("MISSING", str(error))
+    root = Path(store.uri)
+    made = [] if "://" in store.uri else [path for path in (root, *root.parents) if not path.exists()]
+    try:
+        absent = ", which is not there yet" if made else ""
+        return _tried(lambda: probe(store.uri), f"store {store.uri}{absent}: conditional writes are kept")
+    finally:
+        if made:  # what was only looked at stays as it was
+            shutil.rmtree(made[-1], ignore_errors=True)
 
 
 def _cluster(arguments: argparse.Namespace) -> Finding:

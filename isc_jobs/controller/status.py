@@ -168,6 +168,9 @@ def no_log(store: Store, run: str, stage: str, number: int, rank: int) -> UsageE
     """What to say where no log is."""
     if stage == "controller":
         return UsageError(f"run {run} has no controller in a cluster")
+    kept = (_LOG.search(info.key) for info in store.list(f"{attempt_prefix(run, stage, number)}/log-"))
+    if ranks := sorted(int(match[1]) for match in kept if match):
+        return UsageError(f"no log of {stage} attempt {number} rank {rank}: it has rank {', '.join(map(str, ranks))}")
     known = ", ".join(map(str, sorted(_attempts(store, run, stage))))
     return UsageError(
         f"no log of {stage} attempt {number} rank {rank}: there are attempts {known}, "

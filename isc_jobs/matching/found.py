@@ -22,7 +22,7 @@ from isc_jobs.spec.settings import Matching
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
 _SHOWN_BAD = 50
-_Z = 1.6449  # of the normal distribution: above it lies a twentieth
+_ONE_IN_TWENTY = 0.05
 _UNIT = "The score is minus the squared L2 distance: 0 is the same descriptor."
 
 
@@ -38,12 +38,23 @@ class Threshold:
 
     @property
     def least_precision(self) -> float | None:
-        """What precision is at least, with 95% confidence: the lower bound of Wilson's interval."""
-        if self.precision is None:
-            return None
-        n, share = self.pairs, self.precision
-        spread = _Z * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2)
-        return (share + _Z**2 / (2 * n) - spread) / (1 + _Z**2 / n)
+        """What precision is at least, with 95% confidence: the lower bound of Clopper and Pearson, which is exact."""
+        return None if self.precision is None else _lower_bound(round(self.precision * self.pairs), self.pairs)
+
+
+def _lower_bound(right: int, pairs: int) -> float:
+    """The share at which so many right ones, or more, would be a matter of one time in twenty."""
+    if not right:
+        return 0.0
+    counts = np.arange(right, pairs + 1)
+    factorials = np.concatenate(([0.0], np.log(np.arange(1, pairs + 1)).cumsum()))
+    ways = factorials[pairs] - factorials[counts] - factorials[pairs - counts]
+    low, high = 0.0, right / pairs
+    for _ in range(40):
+        share = (low + high) / 2
+        likely = np.exp(ways + counts * math.log(share) + (pairs - counts) * math.log1p(-share)).sum()
+        low, high = (share, high) if likely < _ONE_IN_TWENTY else (low, share)
+    return low
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,9 +86,8 @@ def _miss(pair: tuple[str, str], place: int | None, instead: Result | None) -> E
     pictures = [Shown("query", pair[0], "query"), Shown("reference", pair[1], "its original")]
     if instead is not None and instead.reference != pair[1]:
         pictures.append(Shown("reference", instead.reference, "found first"))
-    return Example(
-        tuple(pictures), "original not among the results" if place is None else f"original at rank {place:,}"
-    )
+    found = "is not among the results" if place is None else f"is number {place:,} of all pairs"
+    return Example(tuple(pictures), f"the right pair {found}")
 
 
 def _false_match(result: Result, original: str | None) -> Example:

@@ -49,6 +49,8 @@ def test_the_pipeline_runs_is_skipped_reruns_what_changed_and_takes_weights(
     status = json.loads(isc_jobs("status", "test", "--store", store, "--json").stdout)
     assert status["state"] == "succeeded"
     assert "committed after" in isc_jobs("logs", "test", "train-v83", "--store", store).stdout
+    absent = isc_jobs("logs", "test", "train-v83", "--rank", 3, "--store", store)
+    assert (absent.returncode, "no log of train-v83 attempt 1 rank 3: it has rank 0" in absent.stderr) == (64, True)
 
     truth = data / "ground_truth_phase2.csv"
     submission = next(store.glob("artifacts/postprocess/*/v107_iso.csv"))

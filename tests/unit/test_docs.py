@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import isc_jobs
+from commands import PHOTOS, isc_jobs
 from reference import PAGES
 
 from isc_jobs.spec.settings import Settings
@@ -42,7 +42,11 @@ def test_the_profile_for_one_gpu_fits_it(tmp_path: Path) -> None:
     [profile] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", page, re.DOTALL)
     [line] = re.findall(r"^isc-jobs (estimate --profile mine.yaml .*)$", page, re.MULTILINE)
     (tmp_path / "mine.yaml").write_text(profile)
-    said = isc_jobs(*line.replace("mine.yaml", str(tmp_path / "mine.yaml")).split())
+    made = isc_jobs("dataset", "make", PHOTOS, "--out", tmp_path / "my-benchmark")
+    assert made.returncode == 0, made.stderr
+    for name in ("mine.yaml", "my-benchmark"):
+        line = line.replace(name, str(tmp_path / name))
+    said = isc_jobs(*line.split())
     assert said.returncode == 0, said.stderr
     assert "take more GPUs" not in said.stdout + said.stderr
     assert "train-v107" in said.stdout

@@ -26,7 +26,8 @@ def test_what_the_tests_run_with_is_enough(tmp_path: Path, capsys: pytest.Captur
     assert doctor(asked(tmp_path / "store")) == 0
     said = capsys.readouterr().out
     assert "ok       package torch\n" in said
-    assert f"ok       store {tmp_path / 'store'}: conditional writes are kept\n" in said
+    assert f"ok       store {tmp_path / 'store'}, which is not there yet: conditional writes are kept\n" in said
+    assert not (tmp_path / "store").exists()
     assert "note     no cluster is configured: runs are on this machine\n" in said
     assert said.endswith("runs can start here\n")
 

@@ -119,8 +119,8 @@ def test_the_gallery_shows_matches_misses_and_false_matches() -> None:
     examples = choose_examples(ranked, {("Q1", "R1"), ("Q2", "R2"), ("Q3", "R3")}, 5)
     assert [[shown.id for shown in e.pictures] for e in examples.matches] == [["Q1", "R1"]]
     assert [([shown.id for shown in e.pictures], e.note) for e in examples.misses] == [
-        (["Q3", "R3"], "original not among the results"),
-        (["Q2", "R2", "R9"], "original at rank 3"),
+        (["Q3", "R3"], "the right pair is not among the results"),
+        (["Q2", "R2", "R9"], "the right pair is number 3 of all pairs"),
     ]
     assert [[shown.id for shown in e.pictures] for e in examples.false_matches] == [["Q2", "R9", "R2"], ["Q4", "R1"]]
     none = choose_examples(ranked, {("Q1", "R1")}, 0)
