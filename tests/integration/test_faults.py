@@ -119,12 +119,13 @@ def test_the_log_of_a_running_stage_is_read_where_it_runs(data: Path, store: Pat
         status = json.loads(isc_jobs("status", "test", "--store", store, "--json").stdout)
         training = next(stage for stage in status["stages"] if stage["stage"] == "train-v83")
         assert training["where"] == f"process {child_of(controller)} on {platform.node()}"
-        assert training["progress"]["line"].startswith("57 images, rank 0 of 1 on cpu")
+        said = training["progress"]["line"]
     finally:
         controller.terminate()
         controller.communicate(timeout=60)
     followed, watched = (process.communicate(timeout=60)[0] for process in shown)
     kept = isc_jobs("logs", "test", "train-v83", "--store", store).stdout
+    assert f"train-v83  {said}" in kept.splitlines()
     assert followed == "".join(f"train-v83 1.0 | {line}\n" for line in kept.splitlines())
     assert re.search(r"^[0-9:]{8}    train-v83 +running", watched, re.MULTILINE)
     assert watched.splitlines()[0].endswith("run test: running")
