@@ -4,16 +4,15 @@ No field has a default here: the profile ``isc21.yaml`` states every value once,
 profiles extend it. Unknown keys, wrong types and impossible values are refused.
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from isc_jobs.spec.environment import Environment
+from isc_jobs.spec.names import DnsLabel
 from isc_jobs.spec.quantity import Quantity
 
 TRAINING_NAMES = ("v83", "v86", "v98", "v107")
-
 LARGEST_SIZE = 4096  # pixels a side of what a model sees
 _LARGEST = (1 << 63) - 1  # what torch and numpy count with
 PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST)]
@@ -21,15 +20,6 @@ NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
-
-
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def _dns_label(name: str) -> str:
-    if not _DNS_LABEL.fullmatch(name):
-        raise ValueError("expected small letters, digits and - between them, 63 characters at most")
-    return name
 
 
 class Frozen(BaseModel):
@@ -168,8 +158,7 @@ class Extract(Frozen):
     """Which descriptors are computed, and how."""
 
     queries: Literal["phase1", "phase2"]  # whose queries are described and scored
-    # Letters of queries, references and training images.
-    target_set: Literal["q", "r", "t", "qr", "qt", "rt", "qrt"]
+    target_set: Literal["q", "r", "t", "qr", "qt", "rt", "qrt"]  # letters of queries, references, training
     input_size: Annotated[int, Field(ge=32, le=LARGEST_SIZE)]  # pixels a side
     batch: PositiveInt  # pictures at once
     # Sum over views: none; the mirror image too (2 views); full: both at input_size, over and times sqrt 2 (6 views).
@@ -266,7 +255,7 @@ class Stages(Frozen):
 class Cluster(Frozen):
     """Where and how stages run on Kubernetes; none of it changes a result."""
 
-    namespace: Annotated[str, AfterValidator(_dns_label)]  # make deploy knows isc-jobs alone
+    namespace: DnsLabel  # make deploy knows isc-jobs alone
     images: Images
     pull_secrets: tuple[str, ...] = Field(strict=False)  # names of Secrets for the registry
     service_account: str  # of the stages' pods, which get no token of the API server
