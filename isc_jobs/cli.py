@@ -4,8 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
+
+from typing_extensions import override
 
 from isc_jobs import __version__, commands, options
 from isc_jobs.spec.errors import ExitCode, IscJobsError
@@ -25,6 +28,15 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return parsed, unknown
+
+    @override
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of a word that is none of a few, the likeliest is named."""
+        known = [str(choice) for choice in action.choices or ()]
+        if action.choices is not None and value not in action.choices:
+            near = get_close_matches(str(value), known, 1)
+            meant = f"is {near[0]} meant?" if near else f"expected one of {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"unknown {value!r}: {meant}")
 
     def error(self, message: str) -> NoReturn:
         """A wrong command line is one sentence and exit code 64."""

@@ -1,13 +1,11 @@
-"""What commands take: their options, and how these are checked."""
+"""What commands take: their options."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
 from isc_jobs import commands
-
-_LAST_PORT = 65_535
+from isc_jobs.commands import values
 
 
 def add_run_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -29,6 +27,7 @@ def add_run_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
         ("status", commands.status, "what each stage of a run is doing"),
         ("logs", commands.logs, "the log of an attempt"),
         ("report", commands.report, "a link to the page of a run, also while it goes on"),
+        ("fetch", commands.fetch, "copy what a stage made out of the store, as weights and descriptors"),
         ("cancel", commands.cancel, "end a run; what is finished stays"),
         ("resume", commands.resume, "go on with a run"),
     ):  # fmt: skip
@@ -38,8 +37,11 @@ def add_run_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
             shown = sub.add_mutually_exclusive_group()
             shown.add_argument("--json", action="store_true", help="for programs")
             shown.add_argument("--watch", action="store_true", help="until the run has ended")
-        if name == "logs":
+        if name in {"logs", "fetch"}:
             sub.add_argument("stage", metavar="STAGE", help="as status lists them, like train-v83")
+        if name == "fetch":
+            sub.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there; no file is replaced")
+        if name == "logs":
             sub.add_argument("--attempt", type=int, help="default: the latest")
             sub.add_argument("--rank", type=int, help="process of a training; default 0, with --follow all")
             sub.add_argument("--follow", action="store_true", help="go on with what comes, also of later attempts")
@@ -103,8 +105,8 @@ def add_match(subparsers: "argparse._SubParsersAction[Any]") -> None:
         ("--work", "DIR", "keeps descriptors for the next time; default: OUT without .csv, and .work"),
     ):
         match.add_argument(name, type=Path, metavar=metavar, help=text)
-    match.add_argument("--top-k", type=_positive, metavar="K", help="references for each query; default 1")
-    match.add_argument("--threshold", type=_score, metavar="T", help="least score of a copy; default: estimated")
+    match.add_argument("--top-k", type=values.positive, metavar="K", help="references for each query; default 1")
+    match.add_argument("--threshold", type=values.score, metavar="T", help="least score of a copy; default: estimated")
     _add_describing(match)
     _add_input_size(match)
     _add_arch(match)
@@ -129,8 +131,8 @@ def add_index(subparsers: "argparse._SubParsersAction[Any]") -> None:
     build.add_argument("--pictures", type=Path, metavar="DIR", help="with all folders below")
     add.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="those that it holds are left out")
     query.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
-    query.add_argument("--top-k", type=_positive, default=10, metavar="K", help="for each query; default 10")
-    query.add_argument("--threshold", type=_score, metavar="T", help="least score")
+    query.add_argument("--top-k", type=values.positive, default=10, metavar="K", help="for each query; default 10")
+    query.add_argument("--threshold", type=values.score, metavar="T", help="least score")
     query.add_argument("--json", action="store_true", help="for programs")
     query.add_argument("--html", type=Path, metavar="FILE", help="write the answer with pictures too")
     for parser, command in ((build, commands.index_build), (add, commands.index_add), (query, commands.index_query)):
@@ -147,107 +149,59 @@ def add_estimate(subparsers: "argparse._SubParsersAction[Any]") -> None:
     add_source(estimate)
     estimate.add_argument("--gpu", choices=["a100", "h100", "v100"], default="a100", help="default a100")
     for name, kind, text in (
-        ("--nodes", _positive, "that trainings and extraction use; default: the settings' pods"),
-        ("--gpus-per-node", _natural, "default: the settings'; 0: on processors"),
-        ("--images", _positive, "training images; default: the source's, without one DISC21's 1,000,000"),
-        ("--references", _positive, "the same; DISC21 has 1,000,000"),
-        ("--queries", _positive, "of each phase; DISC21 has 50,000"),
-        ("--pairs", _positive, "of the ground truth of phase 1; DISC21 has 4,991"),
-        ("--picture-kb", _positive, "of one picture on average; DISC21's have 167"),
+        ("--nodes", values.positive, "that trainings and extraction use; default: the settings' pods"),
+        ("--gpus-per-node", values.natural, "default: the settings'; 0: on processors"),
+        ("--images", values.positive, "training images; default: the source's, without one DISC21's 1,000,000"),
+        ("--references", values.positive, "the same; DISC21 has 1,000,000"),
+        ("--queries", values.positive, "of each phase; DISC21 has 50,000"),
+        ("--pairs", values.positive, "of the ground truth of phase 1; DISC21 has 4,991"),
+        ("--picture-kb", values.positive, "of one picture on average; DISC21's have 167"),
     ):
         estimate.add_argument(name, type=kind, metavar="N", help=text)
     for name, amount, default, text in (
-        ("--cores-per-node", _speed, None, "default: the settings' cpu of a training's pod"),
-        ("--store-gbit", _speed, 25.0, "Gbit/s of a node to the store; default 25"),
-        ("--network-gbit", _speed, 100.0, "Gbit/s of a node to the others; default 100"),
-        ("--disk-mb", _speed, 2000.0, "MB/s of a node's disk; default 2000"),
-        ("--price", _amount, None, "of a GPU hour; default 0: the cost is that of storage and requests"),
-        ("--core-price", _amount, None, "of a core hour, for stages without GPUs; default 0"),
-        ("--storage-price", _amount, None, "of a GB and month; default 0.023"),
-        ("--put-price", _amount, None, "of a thousand PUT or LIST requests; default 0.005"),
-        ("--get-price", _amount, None, "of a thousand GET requests; default 0.0004"),
-        ("--months", _amount, None, "for which outputs are kept; default: as long as the run"),
+        ("--cores-per-node", values.speed, None, "default: the settings' cpu of a training's pod"),
+        ("--store-gbit", values.speed, 25.0, "Gbit/s of a node to the store; default 25"),
+        ("--network-gbit", values.speed, 100.0, "Gbit/s of a node to the others; default 100"),
+        ("--disk-mb", values.speed, 2000.0, "MB/s of a node's disk; default 2000"),
+        ("--price", values.amount, None, "of a GPU hour; default 0: the cost is that of storage and requests"),
+        ("--core-price", values.amount, None, "of a core hour, for stages without GPUs; default 0"),
+        ("--storage-price", values.amount, None, "of a GB and month; default 0.023"),
+        ("--put-price", values.amount, None, "of a thousand PUT or LIST requests; default 0.005"),
+        ("--get-price", values.amount, None, "of a thousand GET requests; default 0.0004"),
+        ("--months", values.amount, None, "for which outputs are kept; default: as long as the run"),
         (
             "--failures-per-node-day",
-            _amount,
+            values.amount,
             0.0,
             "simulate runs whose nodes fail so often: goodput by checkpoint interval",
         ),
-        ("--preemptions-per-node-day", _amount, 0.0, "the same with a warning, after which a checkpoint is written"),
+        (
+            "--preemptions-per-node-day",
+            values.amount,
+            0.0,
+            "the same with a warning, after which a checkpoint is written",
+        ),
     ):
         estimate.add_argument(name, type=amount, metavar="X", default=default, help=text)
-    estimate.add_argument("--runs", type=_positive, default=20, metavar="N", help="simulated; default 20")
-    estimate.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the first of them; default 0")
+    estimate.add_argument("--runs", type=values.positive, default=20, metavar="N", help="simulated; default 20")
+    estimate.add_argument("--seed", type=values.natural, default=0, metavar="N", help="of the first of them; default 0")
     estimate.add_argument("--json", action="store_true", help="for programs")
     estimate.set_defaults(command=commands.estimate)
 
 
 def _add_describing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=_positive, metavar="N", help="pictures described at once")
-    parser.add_argument("--workers", type=_natural, metavar="N", help="processes that decode")
+    parser.add_argument("--batch", type=values.positive, metavar="N", help="pictures described at once")
+    parser.add_argument("--workers", type=values.natural, metavar="N", help="processes that decode")
 
 
 def _add_input_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input-size", type=_size, metavar="N", help="pixels a side; default: the weights', else 512")
+    parser.add_argument(
+        "--input-size", type=values.size, metavar="N", help="pixels a side; default: the weights', else 512"
+    )
 
 
 def _add_arch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", metavar="NAME", help="timm backbone; default: the weights', else EfficientNetV2-M")
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
-    return value
-
-
-def _score(text: str) -> float:
-    value = _finite(text)
-    if value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: scores are -(squared distance), 0 at most, as -0.9")
-    return value
-
-
-def _amount(text: str) -> float:
-    value = _finite(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
-    return value
-
-
-def _speed(text: str) -> float:
-    value = _amount(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected more than 0")
-    return value
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _port(text: str) -> int:
-    if _whole(text, 1) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r}: ports end at {_LAST_PORT}")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    return _whole(text, 32)
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -288,7 +242,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 def add_while(parser: argparse.ArgumentParser) -> None:
     """What happens beside a run and at its end."""
     parser.add_argument("--on-end", metavar="COMMAND", help="a shell's command when the run ends; $ISC_JOBS_STATE: how")
-    parser.add_argument("--metrics-port", type=_port, metavar="N", help="answer Prometheus there meanwhile")
+    parser.add_argument("--metrics-port", type=values.port, metavar="N", help="answer Prometheus there meanwhile")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from isc_jobs.commands.data import dataset_make, evaluate
 from isc_jobs.commands.doctor import doctor
 from isc_jobs.commands.estimate import estimate
+from isc_jobs.commands.fetching import fetch
 from isc_jobs.commands.help import add_examples, completion
 from isc_jobs.commands.indexing import index_add, index_build, index_query
 from isc_jobs.commands.logs import logs
@@ -13,7 +14,7 @@ from isc_jobs.commands.weights import checkpoint_convert, checkpoint_inspect, ex
 
 __all__ = [
     "_request", "add_examples", "cancel", "check", "checkpoint_convert", "checkpoint_inspect", "completion",
-    "dataset_make", "diff", "doctor", "estimate", "evaluate", "export", "index_add",
+    "dataset_make", "diff", "doctor", "estimate", "evaluate", "export", "fetch", "index_add",
     "index_build", "index_query", "logs", "match", "render", "report", "resume",
     "run_all", "status",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ EXAMPLES = {
         "isc-jobs logs mine controller",
     ),
     "report": ("isc-jobs report mine --open", "isc-jobs report mine --store s3://bucket/runs"),
+    "fetch": ("isc-jobs fetch mine train-v107 weights", "isc-jobs fetch mine postprocess . --store s3://bucket/runs"),
     "cancel": ("isc-jobs cancel mine --store my-store",),
     "resume": ("isc-jobs resume mine --store my-store",),
     "dataset make": ("isc-jobs dataset make ~/Pictures --out my-benchmark --edits hard",),

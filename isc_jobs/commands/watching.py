@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from isc_jobs.store import Store
 
 _LOOK_S = 2.0
-_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim", "left out": "dim"}
 
 
 def watch(store: "Store", run: str) -> None:

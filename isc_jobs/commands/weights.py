@@ -73,4 +73,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _not_installed(error: ModuleNotFoundError) -> UsageError:
-    return UsageError(f"{error.name} is not installed: pip install -e '.[cpu,onnx]' in the checkout, or [gpu,onnx]")
+    return UsageError(
+        f"{error.name} is not installed: pip install 'isc-jobs[cpu,onnx]', in a checkout '.[cpu,onnx]', with a "
+        "GPU gpu instead of cpu"
+    )

@@ -61,7 +61,8 @@ class LiveReport:
                 self._finished[name] = found
             return found
         records = [record for record in manifest.attempts if record.stage == name]
-        told = {"state": "failed", "reason": records[-1].reason} if records else {"state": "waiting"}
+        unbegun = "waiting" if manifest.wants(name) else "left out"
+        told = {"state": "failed", "reason": records[-1].reason} if records else {"state": unbegun}
         return {"stage": name, "attempts": [record.model_dump(exclude={"stage"}) for record in records], **told}
 
     def _scored(self, manifest: Manifest, status: dict[str, Any]) -> str | None:

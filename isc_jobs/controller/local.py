@@ -37,6 +37,7 @@ class _Process:
     sign_of_life: float = field(default_factory=time.monotonic)
     ending: str = ""  # why it is being ended by the controller,
     ending_code: int = 0  # and as which exit code that counts
+    killed: bool = False  # by the controller, with SIGKILL
     attempt: Attempt | None = None  # once ended
 
 
@@ -87,6 +88,7 @@ class LocalLauncher:
                 try:
                     process.popen.wait(GRACE_S)
                 except subprocess.TimeoutExpired:
+                    process.ending, process.killed = f"{reason}; not ended after {GRACE_S:.0f} s, it was killed", True
                     _signal(process.popen.pid, signal.SIGKILL)
                     process.popen.wait()
                 self._look(process)
@@ -135,7 +137,8 @@ class LocalLauncher:
             )  # fmt: skip
         code, reason = _termination(process.work, code)
         if code != 0 and process.ending:
-            code, reason = process.ending_code, f"{process.ending}; then {reason or describe_exit(code)}"
+            last = "" if process.killed else f"; then {reason or describe_exit(code)}"
+            code, reason = process.ending_code, process.ending + last
         _signal(process.popen.pid, signal.SIGKILL)  # nothing of the group outlives its leader
         process.attempt = Attempt(
             stage=process.spec.stage,

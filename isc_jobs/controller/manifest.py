@@ -54,11 +54,16 @@ class Manifest(BaseModel):
 
     request: Request
     stages: dict[str, str]  # name -> key, in order
+    part: list[str] | None = None  # of them, those that shall run; None: all, or written by an earlier version
     state: State
     reason: str = ""
     epoch: int  # of the lease that wrote it
     attempts: list[AttemptRecord] = []
     running: list[Running] = []
+
+    def wants(self, stage: str) -> bool:
+        """Whether the stage shall run, or has."""
+        return self.part is None or stage in self.part
 
     def standing(self, state: State, reason: str) -> Self:
         """The same in this state."""

@@ -23,6 +23,7 @@ from isc_jobs.controller.plan import (
     Policy,
     Start,
     describe_exit,
+    failure_kind,
     plan,
 )
 from isc_jobs.controller.request import (
@@ -115,18 +116,17 @@ class Controller:
         """Write the manifest, take over what an earlier controller left."""
         self._used = used_numbers(self._store, self._request.run)
         keys = {stage.name: stage.key for stage in self._pipeline}
+        part = [stage.name for stage in self._part]
         self._launcher = self._make_launcher(self._store)
-        self._file = ManifestFile(
-            self._store, Manifest(request=self._request, stages=keys, state="running", epoch=epoch)
-        )
+        manifest = Manifest(request=self._request, stages=keys, part=part, state="running", epoch=epoch)
+        self._file = ManifestFile(self._store, manifest)
         self._finished = set(committed)
         if notice := self._file.notice():
             say(notice)
         for attempt in self._launcher.attempts():
             if attempt.exit_code is None and keys.get(attempt.stage) != attempt.key:
                 self._launcher.stop(attempt.stage, attempt.number, "the settings have changed")
-        cached = [stage.name for stage in self._part if stage.name in committed]
-        if cached:
+        if cached := [s.name for s in self._part if s.name in committed and s.program != "weights"]:
             say(f"finished before, skipped: {', '.join(cached)}")
 
     def _run(self) -> int:
@@ -232,8 +232,8 @@ class Controller:
             self._prunable.append(stage)
             say(f"{stage.name}  finished in {commit.seconds:.1f} s")
         else:
-            reason = attempt.reason or describe_exit(attempt.exit_code)
-            say(f"{stage.name}  attempt {attempt.number} failed: {reason}")
+            verb = "ended" if failure_kind(attempt.exit_code) == "disruption" else "failed"
+            say(f"{stage.name}  attempt {attempt.number} {verb}: {attempt.reason or describe_exit(attempt.exit_code)}")
         self._file.manifest.attempts.append(AttemptRecord.of(attempt, finished=stage.name in self._finished))
         self._file.save()
 

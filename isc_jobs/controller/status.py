@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import time
 import zlib
 from collections import deque
@@ -20,7 +21,7 @@ from isc_jobs.spec.plain import plain
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
-from isc_jobs.store.progress import clock
+from isc_jobs.store.progress import clock, rate_text
 
 _SHOWN_BYTES, _BLOCK = 64 << 20, 20  # of a log; two to the power of a block's bytes
 _LOG = re.compile(r"/log-(\d{1,6})\.txt\.gz$")
@@ -47,8 +48,7 @@ def status_table(status: dict[str, Any]) -> str:
         lines += [f"    {line}" for line in stage_notes(stage)]
         lines += [_failed_attempt(record) for record in stage["attempts"] if record["kind"] not in {"finished", None}]
         if stage["stage"] == "evaluate" and stage["state"] == "finished":
-            scores = "".join(f"{name} {value:.5f}  " for name, value in stage["summary"].items())
-            lines.append(f"{scores}report: {status['store']}/{report_key(status['run'])}")
+            lines.append(f"{_scores(stage['summary'])}report: {status['store']}/{report_key(status['run'])}")
     return "\n".join(map(plain, lines))
 
 
@@ -59,7 +59,7 @@ def stage_pace(stage: dict[str, Any]) -> str:
     progress = stage.get("progress")
     if progress is None:
         return ""
-    pace = f"  {progress['rate']:.1f}/s  {clock(progress['eta_s'])} left" if progress["rate"] else ""
+    pace = f"  {rate_text(progress['rate'])}  {clock(progress['eta_s'])} left" if progress["rate"] else ""
     return f"{progress['step']}/{progress['total']}{pace}"
 
 
@@ -79,13 +79,21 @@ def _failed_attempt(record: dict[str, Any]) -> str:
 
 
 def summary_lines(store: Store, run: str, part: Pipeline) -> list[str]:
-    """Seconds per stage, and where the outputs and the report are."""
-    lines = []
-    for stage in part:
-        commit = read_commit(store, stage.ref)
-        if commit is not None:
-            lines.append(f"  {stage.name:<18}{commit.seconds:>8.1f} s   {store.uri}/artifacts/{stage.name}/{stage.key}")
-    return [*lines, f"report: {store.uri}/{report_key(run)}"]
+    """Seconds per stage, the scores, and how to come by the page and the outputs."""
+    found = [(stage.name, commit) for stage in part if (commit := read_commit(store, stage.ref)) is not None]
+    lines = [f"  {name:<18}{commit.seconds:>8.1f} s" for name, commit in found]
+    lines += [_scores(commit.summary).rstrip() for name, commit in found if name == "evaluate" and commit.summary]
+    last = found[-1][0] if found else "STAGE"
+    names = [name for name, _ in found if name.startswith("train-")] or [last]
+    return [
+        *lines,
+        f"outputs: isc-jobs fetch {run} {names[-1]} DIR --store {shlex.quote(store.uri)}",
+        f"report: {store.uri}/{report_key(run)}",
+    ]
+
+
+def _scores(summary: dict[str, Any]) -> str:
+    return "".join(f"{name} {value:.5f}  " for name, value in summary.items())
 
 
 def report_key(run: str) -> str:
@@ -204,7 +212,7 @@ def has_ended(store: Store, run: str) -> bool:
 
 def stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[str, Any]:
     """What a stage of the run does or did."""
-    status: dict[str, Any] = {"stage": name, "key": key, "state": "waiting"}
+    status: dict[str, Any] = {"stage": name, "key": key, "state": "waiting" if manifest.wants(name) else "left out"}
     recorded = [record for record in manifest.attempts if record.stage == name]
     attempts = [record for record in recorded if record.key in {None, key}]  # others were of other settings or data
     status["attempts"] = [record.model_dump(exclude={"stage", "key"}) for record in attempts]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.plain import plain
 from isc_jobs.spec.stage import first_problem
+from isc_jobs.store.source import no_folder
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
 VERSION = 1
@@ -74,8 +75,7 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
 
 def _listed(photos: Path) -> list[Path]:
     if not photos.is_dir():
-        found = "is not a folder" if photos.exists() else "is not there"
-        raise UsageError(f"{photos} {found}: give a folder that holds pictures")
+        raise no_folder(photos, "give a folder that holds pictures")
     return sorted(path for path in photos.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 

@@ -35,6 +35,7 @@ class Threshold:
     precision: float | None = None
     recall: float | None = None
     pairs: int = 0  # down to it, of which precision is the share that is right
+    copies: int = 0  # that there were to find
 
     @property
     def least_precision(self) -> float | None:
@@ -141,10 +142,12 @@ def _threshold_line(found: Found, settings: Matching) -> str:
             f"no threshold: by {threshold.by}, at no score is a share of {settings.precision} right; no pair is "
             "called a copy: look at the pairs and give --threshold"
         )
-    right = f"{threshold.precision:.0%} of {threshold.pairs:,} pairs are right"
+    sure, recall = threshold.least_precision or 0.0, threshold.recall or 0.0
+    guess = "" if sure >= settings.precision else "; so few tell little: look at the pairs about it"
     return (
-        f"threshold {threshold.score:.9g}: by {threshold.by}, down to it {right} (at least "
-        f"{threshold.least_precision:.0%} with 95% confidence) and {threshold.recall:.0%} of copies are found"
+        f"threshold {threshold.score:.9g}: by {threshold.by}, down to it {threshold.precision:.0%} of "
+        f"{threshold.pairs:,} pairs are right (at least {sure:.0%} with 95% confidence) and "
+        f"{round(recall * threshold.copies):,} of {threshold.copies:,} copies are found{guess}"
     )
 
 

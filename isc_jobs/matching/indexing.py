@@ -130,7 +130,12 @@ def answer_page(answer: Nearest) -> str:
                 cards.append(Example((Shown("query", query_, "query"), Shown("reference", row.name, "found")), said))
         html = gallery(cards, _image) or "<p>Nothing that is near enough can be shown.</p>"
         sections.append(Section(Path(query_).name, "", html))
-    return page("Nearest in the index", [f"{len(answer.queries):,} queries."], [], sections)
+    return page(
+        "Nearest in the index",
+        [f"{len(answer.queries):,} {'query' if len(answer.queries) == 1 else 'queries'}."],
+        [],
+        sections,
+    )
 
 
 def _image(_kind: str, name: str) -> Image:
@@ -211,4 +216,4 @@ def _as_made(index: Index, how: Describing) -> Describing:
 def _said(folder: Path, head: Head) -> str:
     bytes_ = sum(path.stat().st_size for path in folder.glob(f"*-{head.generation}.*"))
     found = "" if head.recall is None else f", {head.recall:.1%} of the nearest are found with {head.probes} lists"
-    return f"{folder}: {head.count:,} pictures, {head.kind}, {bytes_ / 1e6:,.0f} MB{found}"
+    return f"{folder}: {head.count:,} pictures, {head.kind}, {bytes_ / 1e6:,.{0 if bytes_ >= 1e7 else 1}f} MB{found}"

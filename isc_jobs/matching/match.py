@@ -141,7 +141,7 @@ def _threshold(request: Request, curve: Scores | None, by: str, settings: Matchi
     if curve is None or place is None:
         return Threshold(None, by)
     precision, recall = float(curve.precision[place]), float(curve.recall[place])
-    return Threshold(float(curve.scores[place]), by, precision, recall, place + 1)
+    return Threshold(float(curve.scores[place]), by, precision, recall, place + 1, curve.true_pairs)
 
 
 class _Search:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.store.source import no_folder
 
 SUFFIXES = (
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".pnm", ".ppm", ".tif",
@@ -49,8 +50,7 @@ def list_pictures(folder: Path) -> Listing:
     Raises UsageError for no folder, or one without pictures.
     """
     if not folder.is_dir():
-        found = "is not a folder" if folder.exists() else "is not there"
-        raise UsageError(f"{folder} {found}: give a folder that holds pictures")
+        raise no_folder(folder, "give a folder that holds pictures")
     root = folder.resolve()
     listing = Listing([], [])
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from isc_jobs.report.page import Section, page, table
 from isc_jobs.report.sections import duration, training_figure
+from isc_jobs.store.progress import rate_text
 
 History = Sequence[Mapping[str, str]]
 
@@ -14,11 +15,12 @@ def life_page(
 ) -> str:
     """The page of a run that has no scores: sentences, stages, curves by stage; loaded anew every ``reload_s``."""
     stages = status["stages"]
-    done = sum(stage["state"] == "finished" for stage in stages)
+    wanted = [stage for stage in stages if stage["state"] != "left out"]
+    done = sum(stage["state"] == "finished" for stage in wanted)
     seconds = sum(stage.get("seconds", 0.0) for stage in stages)
     tiles = [
         (status["state"], "state"),
-        (f"{done} of {len(stages)}", "stages finished"),
+        (f"{done} of {len(wanted)}", "stages finished"),
         (duration(seconds), "in these"),
     ]
     sections = [stages_section(status), Section("Training", "", curves(histories))]
@@ -58,7 +60,7 @@ def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
         return stage["stage"], stage["state"], number, "", took, said
     left = f"{duration(progress['eta_s'])} left" if progress["rate"] else ""
     share = f"{progress['step']:,} of {progress['total']:,}"
-    pace = f"{share}, {progress['rate']:.1f}/s" if progress["rate"] else share
+    pace = f"{share}, {rate_text(progress['rate'])}" if progress["rate"] else share
     return stage["stage"], stage["state"], number, pace, left, said
 
 

@@ -33,6 +33,7 @@ class Scores:
     scores: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    true_pairs: int  # that there are to find
 
     def lowest(self, precision: float) -> int | None:
         """Place of the last result down to whose score so large a share is true; None if there is none.
@@ -71,7 +72,7 @@ def score_pairs(pairs: RankedPairs, queries: Sequence[str], references: Sequence
     recall = hits / len(truth.pairs)
     uap = float((precision * np.diff(recall, prepend=0)).sum())
     good = recall[precision >= 0.9]
-    return Scores(uap, float(good.max(initial=0)), scores[order], precision, recall)
+    return Scores(uap, float(good.max(initial=0)), scores[order], precision, recall, len(truth.pairs))
 
 
 def _among(values: Sequence[object], known: AbstractSet[object]) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ _SMALL, _MOST_SHRUNK = 64 << 20, 16  # bytes that a dataset may always have, and
 _AT_ONCE, _LONGEST_ID = 256, 1024
 _SHOWN = 10  # of what a wrong file holds
 _HEADER = ["query_id", "reference_id", "score"]
+_CALLED = "copy"  # what isc-jobs match says of each pair beside its score, which nothing here reads
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def write_matches(path: Path, queries: list[str], references: list[str], found: 
 
 def read_matches(path: Path) -> Matches:
     """Read and validate a matching file; raises UsageError or DataError that names the line."""
-    rows = _read_csv(path, _HEADER, MAX_ROWS)
+    rows = _read_csv(path, _HEADER, MAX_ROWS, further=_CALLED)
     if not rows:
         raise DataError(f"{path.name} has a header and no rows: nothing can be scored")
     seen: set[tuple[str, str]] = set()
@@ -170,8 +171,8 @@ def read_ground_truth(path: Path) -> GroundTruth:
     return GroundTruth(frozenset(row[0] for row in rows), pairs)
 
 
-def _read_csv(path: Path, header: list[str], most: int | None = None) -> list[list[str]]:
-    """The rows below the header, ``most`` at most."""
+def _read_csv(path: Path, header: list[str], most: int | None = None, further: str | None = None) -> list[list[str]]:
+    """The rows below the header, ``most`` at most; without a last column of the name ``further``, if there is one."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -183,13 +184,14 @@ def _read_csv(path: Path, header: list[str], most: int | None = None) -> list[li
         raise DataError(f"{path} is no UTF-8 CSV file: {error}") from error
     while rows and not rows[-1]:  # editors leave empty lines at the end
         rows.pop()
-    if not rows or rows[0] != header:
+    wider = bool(rows) and rows[0] == [*header, further]
+    if not rows or not (wider or rows[0] == header):
         raise DataError(
             f"{path.name}: expected the header {','.join(header)}, found {','.join(rows[0]) if rows else ''!r}"
         )
     if most is not None and len(rows) > most + 1:
         raise DataError(f"{path.name} has {len(rows) - 1 + more} rows, at most {most} are allowed")
     for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header) or not row[0]:
-            raise DataError(f"{path.name} line {number}: expected {','.join(header)}, found {','.join(row)!r}")
-    return rows[1:]
+        if len(row) != len(rows[0]) or not row[0]:
+            raise DataError(f"{path.name} line {number}: expected {','.join(rows[0])}, found {','.join(row)!r}")
+    return [row[: len(header)] for row in rows[1:]] if wider else rows[1:]

@@ -65,7 +65,8 @@ def _profile_text(profile: str, by: str | None) -> str:
         with Path(profile).open(encoding="utf-8") as file:
             return file.read(LONGEST + 1)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{where}cannot read the settings file {profile}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is no UTF-8 text ({error})"
+        raise UsageError(f"{where}cannot read the settings file {profile}: {why}") from error
 
 
 def _parse_override(override: str) -> dict[str, Any]:

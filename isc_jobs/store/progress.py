@@ -45,7 +45,7 @@ class Progress:
         self._write(json.dumps(state | values).encode())
         if not sys.stderr.isatty():
             shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
-            pace = f"  {rate:.1f}/s  {clock(eta)} left" if rate > 0 else ""
+            pace = f"  {rate_text(rate)}  {clock(eta)} left" if rate > 0 else ""
             print(f"{self._name}  {step}/{total}{pace}{shown}", flush=True)
 
     def _draw(self, step: int, total: int, values: dict[str, float]) -> None:
@@ -55,6 +55,11 @@ class Progress:
         self._bar.update(step - self._bar.n)
         if step >= total:
             self._bar.close()
+
+
+def rate_text(rate: float) -> str:
+    """So many a second; of what takes longer, the seconds of each."""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
 
 def clock(seconds: float) -> str:

@@ -34,12 +34,17 @@ def open_source(uri: str, *, anonymous: bool = False) -> Source:
     return _FolderSource(Path(uri))
 
 
+def no_folder(path: Path, remedy: str, what: str = "") -> UsageError:
+    """That a path is not the folder it should be: something else, or not there."""
+    return UsageError(f"{what}{path} {'is not a folder' if path.exists() else 'is not there'}: {remedy}")
+
+
 class _FolderSource:
     def __init__(self, root: Path) -> None:
         self._root = root.expanduser().resolve()
         self.uri = str(self._root)
         if not self._root.is_dir():
-            raise UsageError(f"source {root} is not a folder: give one that holds train_images/ and reference_images/")
+            raise no_folder(root, "give one that holds train_images/ and reference_images/", "source ")
 
     def list(self) -> Iterator[ObjectInfo]:
         files = sorted(path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file())

@@ -40,13 +40,13 @@ def test_pods_that_are_evicted_preempted_and_drained_are_begun_again_without_cha
     with at_most_one_attempt("taken"):
         evict(run.trains(1))
         began = time.monotonic()
-        run.says("train-v83  attempt 1 failed: pod")
+        run.says("train-v83  attempt 1 ended: pod")
         worker = run.trains(2)
         record("pod evicted, Kubernetes", lost=0, repeated=0, seconds=time.monotonic() - began)
         node = node_of(worker)
         began = time.monotonic()
         with applied(urgent_pod("taken", node)):
-            run.says("train-v83  attempt 2 failed: pod")
+            run.says("train-v83  attempt 2 ended: pod")
         worker = run.trains(3)
         record("pod preempted by a higher priority, Kubernetes", lost=0, repeated=0, seconds=time.monotonic() - began)
         began = time.monotonic()

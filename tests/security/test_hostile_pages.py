@@ -87,7 +87,7 @@ def match_page(folder: Path, names: list[str], words: list[str]) -> tuple[Path, 
     ids = list(pictures)
     found = Found(
         matches=Matches(ids, [*ids[1:], ids[0]], np.linspace(-0.1, -0.2, len(ids))),
-        curve=Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5])),
+        curve=Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]), 2),
         threshold=Threshold(-0.15, words[0], 1.0, 0.5, 1), pictures={"queries": pictures, "references": pictures},
         bad=[("queries", id_, word) for id_, word in zip(ids, words, strict=True)], model={"arch": words[0]},
     )  # fmt: skip

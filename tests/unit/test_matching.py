@@ -185,7 +185,7 @@ def test_the_threshold_is_the_lowest_score_that_keeps_the_precision() -> None:
 
 def found_of(matches: Matches, pictures: list[Picture], threshold: float | None = None, bad: int = 0) -> Found:
     named = {found.id: found for found in pictures}
-    curve = Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]))
+    curve = Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]), 2)
     return Found(
         matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5, 1),
         pictures={"queries": named, "references": named}, bad=[("queries", "<b>.jpg", "empty file")] * bad, model={},

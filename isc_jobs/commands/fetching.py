@@ -1,0 +1,56 @@
+"""The command that copies what a stage made out of the store."""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isc_jobs.commands.runs import open_named_store
+from isc_jobs.spec.errors import ExitCode, UsageError
+from isc_jobs.spec.plain import plain
+
+if TYPE_CHECKING:
+    from isc_jobs.store import Store
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    """Copy a stage's files to a folder, as they were committed."""
+    for path in _fetched(open_named_store(arguments), arguments.run, arguments.stage, arguments.folder):
+        print(plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB"), flush=True)
+    return int(ExitCode.OK)
+
+
+def _fetched(store: "Store", run: str, stage: str, folder: Path) -> Iterator[Path]:
+    """Each file once it is there and verified; raises UsageError rather than replace what is another."""
+    from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.spec.stage import InputRef
+    from isc_jobs.store.artifacts import file_sha256, open_artifact
+
+    stages = read_manifest(store, run)[0].stages
+    if stage not in stages:
+        raise UsageError(f"run {run} has no stage {stage!r}: expected one of {', '.join(stages)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".isc-jobs-", dir=folder) as cache:
+            output = open_artifact(store, InputRef(stage=stage, key=stages[stage]), Path(cache))
+            digests = {entry.name: entry.sha256 for entry in output.commit.files}
+            there = [name for name in output.names() if (folder / name).exists()]
+            for name in there:
+                if file_sha256(folder / name) != digests[name]:
+                    raise UsageError(f"{folder / name} is there and is another: choose a folder without it")
+            for name in output.names():
+                if name not in there:
+                    _place(output.path(name), folder / name, Path(cache))
+                yield folder / name
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def _place(path: Path, target: Path, cache: Path) -> None:
+    """Whole or not at all."""
+    if not path.is_relative_to(cache):  # in a store that is a folder
+        path = Path(shutil.copyfile(path, cache / "copy"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
