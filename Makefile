@@ -27,10 +27,12 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(USE): $(VENV)/bin/uv
+	@echo "installing torch and what else runs need (a minute or two)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo,cluster]'
 	@touch $@
 
 $(DEV): $(VENV)/bin/uv
+	@echo "installing torch and what else runs and tests need (a minute or two)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(ACCELERATOR),demo,dev]'
 	@touch $@ $(USE)
 

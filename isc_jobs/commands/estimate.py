@@ -61,7 +61,8 @@ def _data(arguments: argparse.Namespace, shard_megabytes: int) -> "DataSize":
 
     data = DataSize()
     if arguments.source is not None:
-        data = size_of(open_source(arguments.source, anonymous=arguments.anonymous_source), shard_megabytes)
+        source = open_source(arguments.source, anonymous=arguments.anonymous_source)
+        data = size_of(source, source.list(), shard_megabytes)
     given = {
         "train": arguments.images, "reference": arguments.references, "query_phase1": arguments.queries,
         "query_phase2": arguments.queries, "pairs": arguments.pairs,

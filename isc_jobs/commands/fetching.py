@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def fetch(arguments: argparse.Namespace) -> int:
     """Copy a stage's files to a folder, as they were committed."""
     for path in _fetched(open_named_store(arguments), arguments.run, arguments.stage, arguments.folder):
-        print(plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB"), flush=True)
+        print(plain(f"{path}  {path.stat().st_size:,} bytes"), flush=True)
     return int(ExitCode.OK)
 
 

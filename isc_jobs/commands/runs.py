@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ def _ignore(_: object) -> None:
 
 def run_all(arguments: argparse.Namespace) -> int:
     """Run the pipeline, or plan it, or leave it to the cluster."""
+    from isc_jobs.commands.foresight import look_ahead
     from isc_jobs.controller.request import Given
     from isc_jobs.store import open_store
 
@@ -39,6 +41,9 @@ def run_all(arguments: argparse.Namespace) -> int:
         given = Given(weights=arguments.weights, listing=Path(folder) / "listing.tsv.gz")
         request = _request(arguments, given.listing)
         store = open_store(arguments.store)
+        warning = look_ahead(store, request, given)
+        if warning is not None:
+            print(f"isc-jobs: {plain(warning)}", file=sys.stderr, flush=True)
         if arguments.dry_run:
             return _dry_run(store, request)
         if arguments.detach:

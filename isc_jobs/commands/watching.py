@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isc_jobs.store import Store
 
 _LOOK_S = 2.0
+_BAR = 8  # columns of a terminal
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim", "left out": "dim"}
 
 
@@ -63,21 +64,19 @@ def live_table(status: dict[str, Any]) -> "RenderableType":
     from rich.text import Text
 
     reason = f" ({status['reason']})" if status["reason"] else ""
-    table = Table(title=Text(plain(f"run {status['run']}: {status['state']}{reason}")), box=box.SIMPLE, expand=True)
+    table = Table(title=Text(plain(f"run {status['run']}: {status['state']}{reason}")), box=box.SIMPLE, expand=True,
+                  padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
     for column in ("stage", "state", "attempt"):
         table.add_column(column, no_wrap=True)
-    table.add_column("progress", width=14)
-    table.add_column("pace", no_wrap=True)
-    table.add_column("where, why, last said", ratio=1)
+    table.add_column("progress", width=_BAR)
+    table.add_column("pace, place, last words", ratio=1)
     for stage in status["stages"]:
         progress = stage.get("progress")
-        bar = ProgressBar(total=progress["total"], completed=progress["step"], width=14) if progress else Text("")
+        bar = ProgressBar(total=progress["total"], completed=progress["step"], width=_BAR) if progress else Text("")
         attempts = [*stage["attempts"], *([{"attempt": stage["attempt"]}] if "attempt" in stage else [])]
         number = str(attempts[-1]["attempt"]) if attempts else ""
-        notes = Text(plain_notes(stage), style="dim")
-        table.add_row(
-            stage["stage"], Text(stage["state"], style=_COLOURS[stage["state"]]), number, bar, stage_pace(stage), notes
-        )
+        said = Text("\n").join(filter(None, (Text(stage_pace(stage)), Text(plain_notes(stage), style="dim"))))
+        table.add_row(stage["stage"], Text(stage["state"], style=_COLOURS[stage["state"]]), number, bar, said)
     return table
 
 

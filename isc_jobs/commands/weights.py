@@ -1,6 +1,7 @@
 """Commands about weights files. Theirs are the only imports of torch on the command line, made when they run."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isc_jobs.spec.errors import ExitCode, UsageError
@@ -8,6 +9,8 @@ from isc_jobs.spec.plain import plain
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from isc_jobs.spec.settings import Model
 
 _NAMES_SHOWN = 20
 
@@ -59,6 +62,18 @@ def _converter() -> "ModuleType":
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
     return convert
+
+
+def check_fits(path: Path, model: "Model") -> None:
+    """Raises DataError for a weights file that does not load into the model of the settings.
+
+    Where no torch is installed, as on a machine that only starts runs, the first stage that loads it tells.
+    """
+    try:
+        from isc_jobs.training.inference import check_fits
+    except ModuleNotFoundError:
+        return
+    check_fits(path, model)
 
 
 def export(arguments: argparse.Namespace) -> int:

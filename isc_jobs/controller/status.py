@@ -45,7 +45,8 @@ def status_table(status: dict[str, Any]) -> str:
     lines = [f"run {status['run']}: {status['state']}" + (f" ({status['reason']})" if status["reason"] else "")]
     for stage in status["stages"]:
         lines.append(f"  {stage['stage']:<18}{stage['state']:<10}{stage_pace(stage)}".rstrip())
-        lines += [f"    {line}" for line in stage_notes(stage)]
+        attempt = [f"attempt {stage['attempt']}"] if stage.get("attempt", 1) > 1 else []
+        lines += [f"    {line}" for line in (*attempt, *stage_notes(stage))]
         lines += [_failed_attempt(record) for record in stage["attempts"] if record["kind"] not in {"finished", None}]
         if stage["stage"] == "evaluate" and stage["state"] == "finished":
             lines.append(f"{_scores(stage['summary'])}report: {status['store']}/{report_key(status['run'])}")
@@ -67,8 +68,7 @@ def stage_notes(stage: dict[str, Any]) -> list[str]:
     """Of a running stage: where it is, why it waits, what it said last."""
     said = (stage.get("progress") or {}).get("line", "")
     notes = {"at": stage.get("where", ""), "waits:": stage.get("waits", ""), "said:": said}
-    attempt = [f"attempt {stage['attempt']}"] if stage.get("attempt", 1) > 1 else []
-    return attempt + [f"{name} {text}" for name, text in notes.items() if text]
+    return [f"{name} {text}" for name, text in notes.items() if text]
 
 
 def _failed_attempt(record: dict[str, Any]) -> str:

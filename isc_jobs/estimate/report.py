@@ -48,7 +48,8 @@ def heading(name: str, settings: Settings, machine: Machine, tables: Tables) -> 
         )
     else:
         where = f"trainings on {train.pods * amount(train.cpu):g} cores"
-    return [f"{name}: {where}", "low - high; what is measured, published and assumed: docs/scale.md"]
+    scope = "low - high, of the pods that the settings ask for or the nodes given"
+    return [f"{name}: {where}", f"{scope}; what is measured, published and assumed: docs/scale.md"]
 
 
 def warnings_of(predictions: Sequence[Prediction], settings: Settings, machine: Machine, tables: Tables) -> list[str]:

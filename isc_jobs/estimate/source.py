@@ -2,22 +2,24 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 from isc_jobs.estimate.work import DataSize
 from isc_jobs.stages.ground_truth import read_ground_truth
 from isc_jobs.stages.sharding import Plan
+from isc_jobs.store.port import ObjectInfo
 from isc_jobs.store.source import Source
 
 
-def size_of(source: Source, shard_megabytes: int) -> DataSize:
-    """Count pictures, their mean bytes, and the pairs of phase 1; no picture is read.
+def size_of(source: Source, listed: Iterable[ObjectInfo], shard_megabytes: int) -> DataSize:
+    """Of what a source ``listed``, count pictures, their mean bytes, and the pairs of phase 1; no picture is read.
 
     Raises UsageError or DataError for what download would refuse by the listing or the ground truth.
     """
     with tempfile.TemporaryDirectory(prefix="isc-jobs-") as folder:
-        plan = Plan(source.list(), source.uri, shard_megabytes << 20, Path(folder) / "plan")
+        plan = Plan(iter(listed), source.uri, shard_megabytes << 20, Path(folder) / "plan")
         with closing(plan):
             counts: Counter[str] = Counter()
             for shard in plan.shards:

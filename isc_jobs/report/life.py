@@ -30,7 +30,7 @@ def life_page(
 def stages_section(status: Mapping[str, Any]) -> Section:
     """What each stage does or did, and how attempts ended that did not finish."""
     rows = [_row(stage) for stage in status["stages"]]
-    header = ("stage", "state", "attempt", "progress", "time or time left", "where, why it waits, last said")
+    header = ("stage", "state", "attempt", "time or progress", "where, why it waits, last said")
     html = table("Stages", header, rows, words=True)
     failed = [
         (f"{stage['stage']}, attempt {record['attempt']}", record["kind"], _why(record), record["evidence"])
@@ -57,11 +57,11 @@ def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
     said = "; ".join(filter(None, notes))
     if progress is None or "seconds" in stage:
         took = duration(stage["seconds"]) if "seconds" in stage else ""
-        return stage["stage"], stage["state"], number, "", took, said
-    left = f"{duration(progress['eta_s'])} left" if progress["rate"] else ""
-    share = f"{progress['step']:,} of {progress['total']:,}"
-    pace = f"{share}, {rate_text(progress['rate'])}" if progress["rate"] else share
-    return stage["stage"], stage["state"], number, pace, left, said
+        return stage["stage"], stage["state"], number, took, said
+    pace = f"{progress['step']:,} of {progress['total']:,}"
+    if progress["rate"]:
+        pace += f", {rate_text(progress['rate'])}, {duration(progress['eta_s'])} left"
+    return stage["stage"], stage["state"], number, pace, said
 
 
 def _why(record: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from isc_jobs.store.artifacts import Artifact
 from isc_jobs.vision.decode import decode_rgb
 from isc_jobs.vision.shards import ShardSet
 
+_FEW = 1000  # training pictures
 _LABELS = {"whitened": "untrained, whitened", "postprocess": "v107 + postprocess"}
 _COLOURS = {name: number for number, name in enumerate(("untrained", *TRAINING_NAMES, "postprocess"))} | {"whitened": 0}
 _KINDS = {"untrained": "dotted", "whitened": "dashed", "v83": "dashed", "v98": "dashed", "postprocess": "strong"}
@@ -116,6 +117,12 @@ def _lead(ctx: Context, rows: list[_Row], truth: GroundTruth | None) -> list[str
         return [f"The data hold no ground truth for the queries of {phase}: nothing could be scored."]
     copies = len({query for query, _ in truth.pairs})
     lines = [f"{len(truth.queries):,} queries of {phase}, {copies:,} of them edited copies of a reference picture."]
+    few = _manifest(ctx)["sets"].get("train", {}).get("count", 0)
+    if few < _FEW and any(name.startswith("train-") for name in ctx.spec.inputs):
+        lines.append(
+            f"{few:,} training pictures show that every step works; they are too few for training to add much to the "
+            "whitened features it begins with."
+        )
     best = max(rows, key=lambda row: row.descriptor.uap, default=None)
     if best is not None and best.descriptor.uap > rows[-1].descriptor.uap:
         lines.append(
@@ -174,9 +181,14 @@ def _training_charts(ctx: Context) -> str:
 
 
 def _data(ctx: Context, truth: GroundTruth | None) -> str:
-    data = ctx.input("download")
-    manifest = json.loads(data.path("manifest.json").read_text("utf-8"))
-    return data_tables(manifest, _read_rows(data, "bad_images.csv"), len(truth.pairs) if truth else None)
+    bad = _read_rows(ctx.input("download"), "bad_images.csv")
+    return data_tables(_manifest(ctx), bad, len(truth.pairs) if truth else None)
+
+
+def _manifest(ctx: Context) -> dict[str, Any]:
+    """What download counted."""
+    manifest: dict[str, Any] = json.loads(ctx.input("download").path("manifest.json").read_text("utf-8"))
+    return manifest
 
 
 def _read_rows(artifact: Artifact, name: str) -> list[dict[str, str]]:

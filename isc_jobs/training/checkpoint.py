@@ -21,7 +21,7 @@ from isc_jobs.spec.errors import DataError, TemporaryError
 from isc_jobs.spec.weights import check_weights
 from isc_jobs.vision.pickled import brief, check_tensors, read_pickled
 
-_SHOWN = 8
+_SHOWN = 3  # names of each kind
 _UNWRITTEN = re.compile(r"inline_container|PytorchStreamWriter|iostream")
 _DEEPEST = 20  # levels of values within args
 _MOST_VALUES = 10_000  # in args

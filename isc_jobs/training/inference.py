@@ -7,7 +7,7 @@ import torch
 
 from isc_jobs.spec.errors import DataError
 from isc_jobs.spec.profile import load_settings
-from isc_jobs.spec.settings import LARGEST_SIZE
+from isc_jobs.spec.settings import LARGEST_SIZE, Model
 from isc_jobs.training.checkpoint import Checkpoint, Misfit, check_finite, find_misfit, open_checkpoint
 from isc_jobs.vision.model import DescriptorModel, resolve_backbone
 
@@ -68,6 +68,21 @@ def explain(names: Misfit, checkpoint: Checkpoint, facts: ModelFacts, arch: str 
     if arch is None and checkpoint.arch is None:
         return f"the file names no architecture and {facts.arch} was assumed, give its own with --arch: {names}"
     return f"into {facts.arch}: {names}"
+
+
+def check_fits(path: Path, model: Model) -> None:
+    """Raises DataError for weights that do not load strictly into the model of the settings."""
+    checkpoint = open_checkpoint(path)
+    with torch.device("meta"):
+        wanted = DescriptorModel(model.backbone, model.dimensions, model.gem_p)
+    names = find_misfit(wanted, checkpoint.tensors)
+    if names:
+        other = checkpoint.arch is not None and resolve_backbone(checkpoint.arch) != resolve_backbone(model.backbone)
+        raise DataError(
+            f"weights {path} are of {checkpoint.arch or 'a model they do not name'}, the settings' is {model.backbone} "
+            f"with {model.dimensions} dimensions: give others, or set model.backbone and model.dimensions"
+            + ("" if other else f"; {names}")
+        )
 
 
 def load_model(

@@ -254,7 +254,8 @@ def a_source(folder: Path, **counts: int) -> Path:
 def test_a_source_is_counted_as_download_plans_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = a_source(tmp_path, train_images=31, reference_images=21, query_images=11, query_images_phase2=5)
     mean = sum(1_000 + 2 * number for count in (31, 21, 11, 5) for number in range(count)) // 68
-    data = size_of(open_source(str(source)), 4)
+    opened = open_source(str(source))
+    data = size_of(opened, opened.list(), 4)
     assert data == DataSize(
         train=31, reference=21, query_phase1=11, query_phase2=5, pairs=2, picture_bytes=mean
     )  # fmt: skip
@@ -270,5 +271,6 @@ def test_a_source_without_queries_is_counted(tmp_path: Path) -> None:
     data = DataSize(train=500, reference=300, query_phase1=0, query_phase2=0)
     assert work("extract", data=data).described == {512: 800}
     assert shards_of(("query_phase1",), data, 4).fetches.get == 0
+    opened = open_source(str(a_source(tmp_path, train_images=3, reference_images=3)))
     with pytest.raises(DataError, match="'Pq120' is not among the 0 query pictures"):
-        size_of(open_source(str(a_source(tmp_path, train_images=3, reference_images=3))), 4)
+        size_of(opened, opened.list(), 4)

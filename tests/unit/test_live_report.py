@@ -8,7 +8,7 @@ import pytest
 from isc_jobs.controller.live_report import LiveReport
 from isc_jobs.controller.manifest import AttemptRecord, Manifest, Running
 from isc_jobs.controller.request import Request
-from isc_jobs.controller.status import report_key
+from isc_jobs.controller.status import report_key, stage_status
 from isc_jobs.report.page import page
 from isc_jobs.spec.stage import InputRef, attempt_prefix, curve_key
 from isc_jobs.store import Store, open_store
@@ -52,10 +52,22 @@ def test_a_running_stage_has_place_progress_cause_and_curve(store: Store) -> Non
     running = Running(stage="train-v83", attempt=2, where="pod a on gpu-1, 8 GPUs", waits="Unschedulable: 0/1")
     LiveReport(store).write(manifest(attempts=[evicted], running=[running]), set())
     html = shown(store)
-    for said in ("2 of 8, 0.5/s", "12.0 s left", "pod a on gpu-1, 8 GPUs; Unschedulable: 0/1; from step &lt;0&gt;",
+    for said in ("2 of 8, 2.0 s each, 12.0 s left", "pod a on gpu-1, 8 GPUs; Unschedulable: 0/1; from step &lt;0&gt;",
                  "pod p was evicted", "disruption", "Loss of train-v83, loss over step", "0 of 3"):  # fmt: skip
         assert said in html
     assert '<meta http-equiv="refresh" content="60">' in html
+
+
+def test_stages_that_were_not_asked_for_are_left_out_of_the_count(store: Store, tmp_path: Path) -> None:
+    finish(store, tmp_path, "download", a_txt="x")
+    asked = manifest("succeeded", part=["download"])
+    LiveReport(store).write(asked, {"download"})
+    html = shown(store)
+    assert "1 of 1" in html
+    assert (html.count("left out"), html.count("waiting")) == (2, 0)
+    states = [stage_status(store, asked, name, key)["state"] for name, key in STAGES.items()]
+    assert states == ["finished", "left out", "left out"]
+    assert stage_status(store, manifest(), "evaluate", STAGES["evaluate"])["state"] == "waiting"
 
 
 def test_the_last_page_is_the_scores_and_how_the_run_went(store: Store, tmp_path: Path) -> None:

@@ -63,6 +63,21 @@ def test_what_a_killed_controller_left_is_waited_for_ended_and_kept(
     second.stop_all("the test ends")
 
 
+def test_what_the_controller_killed_is_not_put_down_to_memory(
+    held: FencedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_command", lambda *_: [sys.executable, "-c", STUBBORN])
+    monkeypatch.setattr(local, "GRACE_S", 1.0)
+    launcher = LocalLauncher(held, "mine", print)
+    launcher.start(spec(held))
+    (work,) = (tmp_path / "work").glob("*/mine/download/attempt-1")
+    wait_for(work / "log-0.txt", b"up")
+    launcher.stop("download", 1, "the controller was interrupted")
+    (attempt,) = launcher.attempts()
+    assert attempt.exit_code == 143
+    assert attempt.reason == "the controller was interrupted; not ended after 1 s, it was killed"
+
+
 def test_an_attempt_that_had_ended_keeps_its_own_exit_code(held: FencedStore, tmp_path: Path) -> None:
     first = LocalLauncher(held, "mine", print)
     first.start(spec(held))

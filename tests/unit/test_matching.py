@@ -187,7 +187,7 @@ def found_of(matches: Matches, pictures: list[Picture], threshold: float | None 
     named = {found.id: found for found in pictures}
     curve = Scores(0.75, 0.5, np.array([-0.1, -0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]), 2)
     return Found(
-        matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5, 1),
+        matches=matches, curve=curve, threshold=Threshold(threshold, "ground truth", 1.0, 0.5, 1, 2),
         pictures={"queries": named, "references": named}, bad=[("queries", "<b>.jpg", "empty file")] * bad, model={},
     )  # fmt: skip
 
@@ -216,7 +216,8 @@ def test_files_show_matches_threshold_curve_and_bad_pictures(tmp_path: Path) -> 
     assert "the first 50 of 60" in html
     assert 'class="c4 dashed"' in html  # the threshold in the chart
     assert "60 pictures could not be used" in "\n".join(lines)
-    assert "100% of 1 pairs are right (at least 5% with 95% confidence) and 50% of copies" in "\n".join(lines)
+    assert "100% of 1 pairs are right (at least 5% with 95% confidence) and 1 of 2 copies are found" in lines[0]
+    assert lines[0].endswith("; so few tell little: look at the pairs about it")
     assert "3 queries searched among 3 references" in html
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bad.csv", "m.csv", "m.html", "m.json", "photos"]
 

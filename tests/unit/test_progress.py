@@ -24,6 +24,12 @@ def test_lines_and_state(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     now[0] = 117.0
     progress(1000, 1000)
     assert capsys.readouterr().out == "train  1000/1000  96.8/s  0m00s left\n"
+    now[0] = 0.0
+    slow = Progress("train", lambda _: None, every_s=5)
+    slow(1, 100)
+    now[0] = 6.0
+    slow(2, 100)
+    assert capsys.readouterr().out.splitlines()[-1] == "train  2/100  6.0 s each  9m48s left"
     assert [(entry["step"], entry["rate"], entry["eta_s"]) for entry in written] == [
         (32, 0.0, 0.0), (532, 100.0, 4.7), (1000, 96.8, 0.0),
     ]  # fmt: skip

@@ -168,6 +168,16 @@ def test_wrong_matches_are_refused(tmp_path: Path, line: str) -> None:
         read_matches(path)
 
 
+def test_what_match_writes_is_read_without_its_last_column(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("query_id,reference_id,score,copy\na/1.jpg,b.jpg,-0.5,yes\n")
+    assert (read_matches(path).queries, read_matches(path).scores.tolist()) == (["a/1.jpg"], [-0.5])
+    for wrong in ("query_id,reference_id,score,other\nQ1,R1,1,x\n", "query_id,reference_id,score,copy\nQ1,R1,1\n"):
+        path.write_text(wrong)
+        with pytest.raises(DataError, match="expected"):
+            read_matches(path)
+
+
 def test_empty_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "truth.csv"
     path.write_text("query_id,reference_id\nQ1,R1\n\n\n")

@@ -22,8 +22,8 @@ STATUS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def drawn(status: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=140, force_terminal=False)
+def drawn(status: dict[str, Any], width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(live_table(status))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -39,6 +39,14 @@ def test_each_stage_has_state_attempt_pace_place_and_last_words() -> None:
     assert "said: epoch 2 \\x1b[2J of 6" in shown
     assert "\x1b[2J" not in shown
     assert [word for word in ("download", "12.5 s", "train-v86", "waiting") if word not in shown] == []
+
+
+def test_a_terminal_of_80_columns_shows_all_of_it() -> None:
+    stages = [*STATUS["stages"], {"stage": "extract-untrained", "state": "left out", "attempts": []}]
+    shown = drawn(STATUS | {"stages": stages}, 80)
+    words = ("extract-untrained", "left out", "30/120  2.0/s  0m45s left", "isc-mine-train-v83-a2-master-0")
+    assert [word for word in words if word not in shown] == []
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
 def test_why_a_stage_waits_is_shown_in_both_forms() -> None:
