@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 _LOOK_S = 2.0
 _BAR = 8  # columns of a terminal
-_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim", "left out": "dim"}
+_COLOURS = {
+    "finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim",
+    "left out": "dim",
+}  # fmt: skip
 
 
 def watch(store: "Store", run: str) -> None:

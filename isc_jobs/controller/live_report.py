@@ -62,7 +62,7 @@ class LiveReport:
             return found
         records = [record for record in manifest.attempts if record.stage == name]
         unbegun = "waiting" if manifest.wants(name) else "left out"
-        told = {"state": "failed", "reason": records[-1].reason} if records else {"state": unbegun}
+        told = {"state": records[-1].state, "reason": records[-1].reason} if records else {"state": unbegun}
         return {"stage": name, "attempts": [record.model_dump(exclude={"stage"}) for record in records], **told}
 
     def _scored(self, manifest: Manifest, status: dict[str, Any]) -> str | None:

@@ -35,6 +35,11 @@ class AttemptRecord(BaseModel):
         return cls(stage=attempt.stage, attempt=attempt.number, key=attempt.key, exit_code=attempt.exit_code, kind=kind,
                    reason=attempt.reason, pod=attempt.pod, evidence=attempt.evidence)  # fmt: skip
 
+    @property
+    def state(self) -> Literal["failed", "interrupted"]:
+        """Of the stage after it, if nothing follows; "interrupted": by what was no fault of the stage's."""
+        return "interrupted" if self.kind == "disruption" else "failed"
+
 
 class Running(BaseModel):
     """An attempt that has not ended: where it is, and why it waits if it does."""

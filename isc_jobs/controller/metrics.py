@@ -9,7 +9,7 @@ from isc_jobs.controller.plan import Kind
 from isc_jobs.spec.errors import UsageError
 
 _KINDS = ("finished", *get_args(Kind))
-_STAGE_STATES = ("waiting", "running", "finished", "failed", "left out")
+_STAGE_STATES = ("waiting", "running", "finished", "failed", "interrupted", "left out")
 # Of a running stage, by what its progress calls it.
 _PROGRESS = {
     "step": ("isc_jobs_stage_steps_done", "steps or pictures that are done"),

@@ -221,7 +221,8 @@ def stage_status(store: Store, manifest: Manifest, name: str, key: str) -> dict[
         return status | {"state": "finished", "seconds": commit.seconds, "summary": commit.summary}
     numbers = _attempts(store, manifest.request.run, name)
     if attempts and (not numbers or attempts[-1].attempt == max(numbers)):
-        return status | {"state": "failed", "reason": attempts[-1].reason, "exit_code": attempts[-1].exit_code}
+        last = attempts[-1]
+        return status | {"state": last.state, "reason": last.reason, "exit_code": last.exit_code}
     if numbers and manifest.state == "running" and max(numbers) not in {record.attempt for record in recorded}:
         status |= {"state": "running", "attempt": max(numbers)}
         for record in manifest.running:

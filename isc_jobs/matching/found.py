@@ -18,6 +18,7 @@ from isc_jobs.report.gallery import Example, Shown, gallery
 from isc_jobs.report.page import Section, figure, page, table
 from isc_jobs.retrieval.metrics import Scores
 from isc_jobs.retrieval.submission import Matches
+from isc_jobs.spec.plain import counted
 from isc_jobs.spec.settings import Matching
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
@@ -88,7 +89,7 @@ def write_found(out: Path, found: Found, settings: Matching) -> Iterator[str]:
     yield _threshold_line(found, settings)
     yield f"{found.copies:,} of {len(found.matches.scores):,} pairs are copies"
     if found.bad:
-        yield f"{len(found.bad):,} pictures could not be used, see {out.with_suffix('.bad.csv')}"
+        yield f"{counted(len(found.bad), 'picture', 'pictures')} could not be used, see {out.with_suffix('.bad.csv')}"
     yield f"{out}; look at {out.with_suffix('.html')}"
 
 
@@ -155,8 +156,9 @@ def _page(found: Found, settings: Matching) -> str:
     line = _threshold_line(found, settings)
     bad = {(set_, id_) for set_, id_, _ in found.bad}
     names = {set_: sum((set_, id_) not in bad for id_ in pictures) for set_, pictures in found.pictures.items()}
+    searched = counted(names["queries"], "query", "queries")
     lead = [
-        f"{names['queries']:,} queries searched among {names['references']:,} references.",
+        f"{searched} searched among {counted(names['references'], 'reference', 'references')}.",
         f"{line[0].upper()}{line[1:]}.",
     ]
     tiles = [(f"{found.copies:,}", "pairs that are copies"), (f"{len(found.matches.scores):,}", "pairs in all")]

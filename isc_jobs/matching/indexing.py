@@ -18,6 +18,7 @@ from isc_jobs.report.gallery import Example, Shown, gallery
 from isc_jobs.report.page import Section, page
 from isc_jobs.retrieval.submission import read_descriptors
 from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.plain import counted
 from isc_jobs.spec.weights import check_weights
 from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.vision.decode import decode_rgb
@@ -132,7 +133,7 @@ def answer_page(answer: Nearest) -> str:
         sections.append(Section(Path(query_).name, "", html))
     return page(
         "Nearest in the index",
-        [f"{len(answer.queries):,} {'query' if len(answer.queries) == 1 else 'queries'}."],
+        [f"{counted(len(answer.queries), 'query', 'queries')}."],
         [],
         sections,
     )
@@ -176,7 +177,7 @@ class _Described:
     def bad_lines(self) -> Iterator[str]:
         if self.bad:
             shown = "; ".join(f"{name}: {reason}" for name, reason in self.bad[:_SHOWN_BAD])
-            yield f"{len(self.bad):,} pictures could not be used: {shown}" + (
+            yield f"{counted(len(self.bad), 'picture', 'pictures')} could not be used: {shown}" + (
                 "; …" if len(self.bad) > _SHOWN_BAD else ""
             )
 
@@ -215,5 +216,6 @@ def _as_made(index: Index, how: Describing) -> Describing:
 
 def _said(folder: Path, head: Head) -> str:
     bytes_ = sum(path.stat().st_size for path in folder.glob(f"*-{head.generation}.*"))
+    size = f"{bytes_ / 1e6:,.0f} MB" if bytes_ >= 1e7 else f"{bytes_ / 1e3:,.0f} kB"
     found = "" if head.recall is None else f", {head.recall:.1%} of the nearest are found with {head.probes} lists"
-    return f"{folder}: {head.count:,} pictures, {head.kind}, {bytes_ / 1e6:,.{0 if bytes_ >= 1e7 else 1}f} MB{found}"
+    return f"{folder}: {counted(head.count, 'picture', 'pictures')}, {head.kind}, {size}{found}"

@@ -1,4 +1,4 @@
-"""Text of others (names of files, words of servers) as it may be shown: in a line, on a terminal, on a page."""
+"""Text for people; that of others (names of files, words of servers) as it may be shown on a line, terminal or page."""
 
 import unicodedata
 
@@ -20,6 +20,11 @@ def _shown(character: str) -> str:
     if character in _TURNS or (unicodedata.category(character) in _ORDERS and character != "\t"):
         return character.encode("unicode_escape").decode()
     return character
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """How many of what: ``1 picture``, ``2,000 pictures``."""
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def plain_lines(text: str) -> str:

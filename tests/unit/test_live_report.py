@@ -58,6 +58,15 @@ def test_a_running_stage_has_place_progress_cause_and_curve(store: Store) -> Non
     assert '<meta http-equiv="refresh" content="60">' in html
 
 
+def test_a_stage_that_was_disrupted_is_interrupted_until_something_follows(store: Store) -> None:
+    evicted = AttemptRecord(stage="train-v83", attempt=1, exit_code=143, kind="disruption", reason="SIGINT")
+    stopped = manifest("interrupted", attempts=[evicted])
+    assert stage_status(store, stopped, "train-v83", STAGES["train-v83"])["state"] == "interrupted"
+    LiveReport(store).write(stopped, set())
+    assert ">interrupted</td>" in shown(store)
+    assert "failed" not in shown(store)
+
+
 def test_stages_that_were_not_asked_for_are_left_out_of_the_count(store: Store, tmp_path: Path) -> None:
     finish(store, tmp_path, "download", a_txt="x")
     asked = manifest("succeeded", part=["download"])

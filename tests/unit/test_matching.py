@@ -227,7 +227,7 @@ def test_a_bad_picture_is_not_counted_as_searched(tmp_path: Path) -> None:
         picture(tmp_path / "photos" / name)
     found = found_of(Matches(["a.png"], ["b.png"], np.array([-0.3])), list_pictures(tmp_path / "photos").pictures, -0.1)
     list(write_found(tmp_path / "m.csv", replace(found, bad=[("queries", "b.png", "empty file")]), MATCHING))
-    assert "1 queries searched among 2 references" in (tmp_path / "m.html").read_text()
+    assert "1 query searched among 2 references" in (tmp_path / "m.html").read_text()
 
 
 @pytest.mark.parametrize(("right", "pairs"), [(10, 10), (6, 6), (90, 100), (1, 5), (270, 300)])
