@@ -337,7 +337,7 @@ def test_an_index_of_a_folder_is_added_to_and_asked(weights: Path, photos: Path,
     (some / "bad.jpg").write_text("no picture")
     built = isc_jobs("index", "build", folder, "--weights", weights, "--pictures", some, "--workers", 0)
     assert built.returncode == 0, built.stderr
-    assert f"1 pictures could not be used: {some}/bad.jpg: no known image format" in built.stdout
+    assert f"1 picture could not be used: {some}/bad.jpg: no known image format" in built.stdout
     assert "30 pictures, exact" in built.stdout
     twice = isc_jobs("index", "build", folder, "--weights", weights, "--pictures", some, "--workers", 0)
     assert (twice.returncode, "is an index already" in twice.stderr, twice.stdout) == (64, True, "")
