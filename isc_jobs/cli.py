@@ -4,15 +4,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from isc_jobs import __version__, commands, options
-from isc_jobs.spec.errors import ExitCode, IscJobsError
-from isc_jobs.spec.plain import plain
+from isc_jobs.spec.errors import ExitCode, IscJobsError, of_file
+from isc_jobs.spec.plain import expected_one_of, plain
 
 _EXAMPLES = """examples:
   isc-jobs dataset make ~/Pictures --out bench
@@ -32,11 +31,9 @@ class _Parser(argparse.ArgumentParser):
     @override
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Of a word that is none of a few, the likeliest is named."""
-        known = [str(choice) for choice in action.choices or ()]
         if action.choices is not None and value not in action.choices:
-            near = get_close_matches(str(value), known, 1)
-            meant = f"is {near[0]} meant?" if near else f"expected one of {', '.join(known)}"
-            raise argparse.ArgumentError(action, f"unknown {value!r}: {meant}")
+            known = map(str, action.choices)
+            raise argparse.ArgumentError(action, f"unknown {value!r}: {expected_one_of(str(value), known)}")
 
     def error(self, message: str) -> NoReturn:
         """A wrong command line is one sentence and exit code 64."""
@@ -50,14 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.command(parsed))
     except IscJobsError as error:
-        print(f"isc-jobs: {plain(str(error))}", file=sys.stderr)
-        return int(error.exit_code)
+        return _told(error)
     except KeyboardInterrupt:
         print("isc-jobs: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
         return int(ExitCode.OK)
+    except OSError as error:  # of a file or folder that the user named
+        explained = of_file(error)
+        if explained is None:
+            raise
+        return _told(explained)
+
+
+def _told(error: IscJobsError) -> int:
+    print(f"isc-jobs: {plain(str(error))}", file=sys.stderr)
+    return int(error.exit_code)
 
 
 def build_parser() -> argparse.ArgumentParser:

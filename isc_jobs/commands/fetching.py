@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc_jobs.commands.runs import open_named_store
-from isc_jobs.spec.errors import ExitCode, UsageError
-from isc_jobs.spec.plain import plain
+from isc_jobs.spec.errors import ExitCode, TemporaryError, UsageError
+from isc_jobs.spec.plain import expected_one_of, plain
 
 if TYPE_CHECKING:
     from isc_jobs.store import Store
@@ -25,12 +25,19 @@ def fetch(arguments: argparse.Namespace) -> int:
 def _fetched(store: "Store", run: str, stage: str, folder: Path) -> Iterator[Path]:
     """Each file once it is there and verified; raises UsageError rather than replace what is another."""
     from isc_jobs.controller.manifest import read_manifest
+    from isc_jobs.controller.status import stage_status
     from isc_jobs.spec.stage import InputRef
     from isc_jobs.store.artifacts import file_sha256, open_artifact
 
-    stages = read_manifest(store, run)[0].stages
+    manifest, _ = read_manifest(store, run)
+    stages = manifest.stages
     if stage not in stages:
-        raise UsageError(f"run {run} has no stage {stage!r}: expected one of {', '.join(stages)}")
+        raise UsageError(f"run {run} has no stage {stage!r}: {expected_one_of(stage, stages)}")
+    state = stage_status(store, manifest, stage, stages[stage])["state"]
+    if state in {"running", "waiting"}:
+        raise TemporaryError(f"{stage} of run {run} is {state}: fetch it once `isc-jobs status {run}` says finished")
+    if state != "finished":
+        raise UsageError(f"{stage} of run {run} has made nothing: it is {state}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".isc-jobs-", dir=folder) as cache:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ def index_query(arguments: argparse.Namespace) -> int:
 
     with _stopped_by_sigterm():
         found = query(arguments.index, arguments.pictures, arguments.top_k, arguments.threshold, _how(arguments))
+    for name, reason in found.bad:
+        print(f"isc-jobs: left out: {plain(f'{name}: {reason}')}", file=sys.stderr)
     if arguments.html is not None:
         arguments.html.write_text(answer_page(found), "utf-8")
     if arguments.json:

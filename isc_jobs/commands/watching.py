@@ -56,7 +56,9 @@ def _watch_live(store: "Store", run: str) -> None:
             time.sleep(_LOOK_S)
             status = run_status(store, run)
             live.update(live_table(status))
-    print(status_table(status).splitlines()[-1])
+    for line in status_table(status).splitlines():
+        if "report: " in line:
+            print(line)
 
 
 def live_table(status: dict[str, Any]) -> "RenderableType":

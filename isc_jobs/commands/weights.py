@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from isc_jobs.spec.errors import ExitCode, UsageError
 from isc_jobs.spec.plain import plain
+from isc_jobs.spec.weights import check_weights
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,6 +20,7 @@ def checkpoint_inspect(arguments: argparse.Namespace) -> int:
     """Show what a weights file holds; exit code 65 if it does not load strictly."""
     import json
 
+    check_weights(arguments.file)  # before seconds are spent on importing torch
     found = _converter().inspect_file(arguments.file, arguments.arch)
     print(json.dumps(found, indent=1) if arguments.json else "\n".join(map(plain, _lines(found))))
     return int(ExitCode.OK if found["loads"] else ExitCode.DATA)
@@ -51,6 +53,7 @@ def _verdict(found: dict[str, Any]) -> str:
 
 def checkpoint_convert(arguments: argparse.Namespace) -> int:
     """Write a weights file in another layout."""
+    check_weights(arguments.file)
     facts = _converter().convert_file(arguments.file, arguments.out, arguments.arch)
     print(plain(f"{arguments.out}: {facts.arch}, {facts.dimensions} dimensions"))
     return int(ExitCode.OK)

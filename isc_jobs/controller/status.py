@@ -17,7 +17,7 @@ from isc_jobs.controller.plan import describe_exit
 from isc_jobs.controller.request import Request, cancel_key
 from isc_jobs.spec.errors import DataError, UsageError
 from isc_jobs.spec.pipeline import Pipeline
-from isc_jobs.spec.plain import plain
+from isc_jobs.spec.plain import expected_one_of, plain
 from isc_jobs.spec.stage import InputRef, attempt_prefix
 from isc_jobs.store import NotFound, Store
 from isc_jobs.store.artifacts import read_commit
@@ -190,7 +190,7 @@ def latest_attempt(store: Store, run: str, stage: str) -> int:
     """The number of a stage's latest attempt; raises UsageError if it has none."""
     manifest, _ = read_manifest(store, run)
     if stage not in manifest.stages:
-        raise UsageError(f"run {run} has no stage {stage!r}: expected one of {', '.join(manifest.stages)}")
+        raise UsageError(f"run {run} has no stage {stage!r}: {expected_one_of(stage, manifest.stages)}")
     number = max(_attempts(store, run, stage), default=None)
     if number is None:
         raise UsageError(f"{stage} was not run by {run}: its output was there before, or it has not begun")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from isc_jobs.spec.errors import UsageError
 from isc_jobs.spec.plain import plain
 from isc_jobs.spec.stage import first_problem
-from isc_jobs.store.source import no_folder
+from isc_jobs.store.source import check_folder
 from isc_jobs.vision.decode import BadImage, decode_rgb
 
 VERSION = 1
@@ -74,8 +74,7 @@ def make_dataset(photos: Path, out: Path, seed: int, strength: str = "standard")
 
 
 def _listed(photos: Path) -> list[Path]:
-    if not photos.is_dir():
-        raise no_folder(photos, "give a folder that holds pictures")
+    check_folder(photos, "give a folder that holds pictures")
     return sorted(path for path in photos.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 
@@ -110,6 +109,8 @@ def _usable(files: list[Path]) -> tuple[list[Path], list[str]]:
             decode_rgb(path.read_bytes(), reduce_to=64)
         except BadImage as error:
             bad.append(f"{path}: {error}")
+        except OSError as error:
+            bad.append(f"{path}: cannot be read: {error.strerror}")
         else:
             good.append(path)
     for line in bad[:10]:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from isc_jobs.matching.chunks import Chunks
 from isc_jobs.matching.describing import Job
-from isc_jobs.spec.errors import IscJobsError, Terminated
+from isc_jobs.spec.errors import IscJobsError, Terminated, of_file
 from isc_jobs.spec.pipeline import PROGRAM_VERSIONS
 from isc_jobs.spec.profile import load_settings
 from isc_jobs.store.progress import Progress
@@ -194,6 +194,11 @@ def main() -> int:
         code, answer = 0, {"folder": str(describer.folder), "model": describer.facts, "unread": describer.unread}
     except IscJobsError as error:
         code, answer = int(error.exit_code), {"error": str(error)}
+    except OSError as error:  # of the folder that it works in
+        explained = of_file(error)
+        if explained is None:
+            raise
+        code, answer = int(explained.exit_code), {"error": str(explained)}
     with os.fdopen(int(sys.argv[1]), "wb") as file:
         file.write(json.dumps(answer).encode())
     return code

@@ -43,6 +43,7 @@ class Nearest:
 
     queries: list[str]
     rows: list["Near"]
+    bad: list[tuple[str, str]]  # pictures that could not be used, with reasons
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,22 @@ def add_pictures(folder: Path, pictures: Path, how: Describing) -> Iterator[str]
 def query(folder: Path, pictures: Sequence[Path], k: int, threshold: float | None, how: Describing) -> Nearest:
     """The nearest of the index to each picture, or to each in a folder, by query and rank.
 
-    Raises DataError for a picture that cannot be used.
+    Raises DataError if none of the pictures can be used.
     """
     index = Index(folder)
     wanted = [picture for path in pictures for picture in _pictures(path)]
     with tempfile.TemporaryDirectory(prefix="isc-jobs-query-") as work:
         sha256, how = index.head.weights_sha256 or "", _as_made(index, how)
         found = _Described(Path(work), _weights(index), sha256, wanted, how, quiet=True)
-        if found.bad:
-            name, reason = found.bad[0]
-            raise DataError(f"{name}: {reason}")
         rows = np.concatenate(list(found.blocks()))
     scores, places = index.search(rows, k)
     near = [
-        Near(picture.path, rank, float(f"{score:.9g}"), index.entries[place].name)
-        for picture, near, far in zip(wanted, places, scores, strict=True)
+        Near(picture.name, rank, float(f"{score:.9g}"), index.entries[place].name)
+        for picture, near, far in zip(found.entries, places, scores, strict=True)
         for rank, (place, score) in enumerate(zip(near, far, strict=True), start=1)
         if place >= 0 and (threshold is None or score >= threshold)
     ]
-    return Nearest([picture.path for picture in wanted], near)
+    return Nearest([picture.name for picture in found.entries], near, found.bad)
 
 
 def answer_page(answer: Nearest) -> str:
@@ -127,7 +125,7 @@ def answer_page(answer: Nearest) -> str:
         cards = []
         for row in answer.rows:
             if row.query == query_ and Path(row.name).is_file():
-                said = f"rank {row.rank}, score {row.score:.3f}".replace("-", "\N{MINUS SIGN}")
+                said = f"rank {row.rank}, score {round(row.score, 3) + 0.0:.3f}".replace("-", "\N{MINUS SIGN}")
                 cards.append(Example((Shown("query", query_, "query"), Shown("reference", row.name, "found")), said))
         html = gallery(cards, _image) or "<p>Nothing that is near enough can be shown.</p>"
         sections.append(Section(Path(query_).name, "", html))

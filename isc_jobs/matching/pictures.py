@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from isc_jobs.spec.errors import UsageError
-from isc_jobs.store.source import no_folder
+from isc_jobs.store.source import check_folder
 
 SUFFIXES = (
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".pnm", ".ppm", ".tif",
@@ -49,8 +49,7 @@ def list_pictures(folder: Path) -> Listing:
 
     Raises UsageError for no folder, or one without pictures.
     """
-    if not folder.is_dir():
-        raise no_folder(folder, "give a folder that holds pictures")
+    check_folder(folder, "give a folder that holds pictures")
     root = folder.resolve()
     listing = Listing([], [])
 

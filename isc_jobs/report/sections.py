@@ -55,8 +55,8 @@ def data_tables(manifest: Mapping[str, Any], bad: Sequence[Mapping[str, str]], c
 
 def time_table(commits: Sequence[Commit]) -> str:
     """Stages with duration, attempt and end, and the sum."""
-    rows = [(c.stage, duration(c.seconds), str(c.attempt), c.created.replace("T", " ")[:16]) for c in commits]
-    rows.append(("all stages", duration(sum(commit.seconds for commit in commits)), "", ""))
+    rows = [(c.stage, duration(c.seconds), str(c.attempt), c.created.replace("T", " ")[5:16]) for c in commits]
+    rows.append(("all of these", duration(sum(commit.seconds for commit in commits)), "", ""))
     return table("Time of each stage", ("stage", "time", "attempt", "finished (UTC)"), rows, marked=len(rows) - 1)
 
 

@@ -112,8 +112,8 @@ def evaluate_files(submission: Path, ground_truth: Path) -> Scores:
         matches = read_matches(submission)
         if matches.queries and truth.queries.isdisjoint(matches.queries):
             raise DataError(
-                f"{submission.name} names no query of {ground_truth.name} (it begins with {matches.queries[0]}): "
-                "give the ground truth of the same phase"
+                f"{submission.name} names no query of {ground_truth.name}: one begins with {matches.queries[0]}, the "
+                f"other with {min(truth.queries)}; give the ground truth of the same queries, by the same ids"
             )
         return score_matches(matches, truth)
     if submission.suffix not in {".h5", ".hdf5"}:

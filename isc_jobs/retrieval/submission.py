@@ -180,7 +180,9 @@ def _read_csv(path: Path, header: list[str], most: int | None = None, further: s
             more = sum(1 for _ in reader)  # counted, not kept
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no UTF-8 CSV file: {error}") from error
     while rows and not rows[-1]:  # editors leave empty lines at the end
         rows.pop()

@@ -1,5 +1,7 @@
 """Every error a user may meet, with its documented exit code (after sysexits.h)."""
 
+import errno
+import os
 from enum import IntEnum
 
 from isc_jobs.spec.plain import plain_lines
@@ -51,6 +53,16 @@ class TemporaryError(IscJobsError):
     """Something outside may recover (store down, disk full, run locked); retried with backoff."""
 
     exit_code = ExitCode.TEMPORARY
+
+
+def of_file(error: OSError) -> IscJobsError | None:
+    """What the system says of a file or folder, as an error of ours; None if it names none."""
+    if error.filename is None:
+        return None
+    said = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return TemporaryError(f"{said}: free space, and run again")
+    return UsageError(f"{said}: mend that, or name another")
 
 
 class Terminated(IscJobsError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.plain import expected_one_of
 from isc_jobs.spec.settings import TRAINING_NAMES, Settings
 from isc_jobs.spec.stage import InputRef, StageSpec, stage_key
 
@@ -156,7 +157,7 @@ def find_stage(pipeline: Pipeline, name: str) -> Stage:
     for stage in pipeline:
         if stage.name == name:
             return stage
-    raise UsageError(f"unknown stage {name!r}: expected one of {', '.join(s.name for s in pipeline)}")
+    raise UsageError(f"unknown stage {name!r}: {expected_one_of(name, [stage.name for stage in pipeline])}")
 
 
 def check_run_name(name: str) -> str:

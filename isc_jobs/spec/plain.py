@@ -1,6 +1,8 @@
 """Text for people; that of others (names of files, words of servers) as it may be shown on a line, terminal or page."""
 
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _ORDERS = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs (bytes of names), separators of lines
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of writing direction
@@ -25,6 +27,13 @@ def _shown(character: str) -> str:
 def counted(count: int, one: str, more: str) -> str:
     """How many of what: ``1 picture``, ``2,000 pictures``."""
     return f"{count:,} {one if count == 1 else more}"
+
+
+def expected_one_of(word: str, known: Iterable[str]) -> str:
+    """What to say of a word that is none of those known: the likeliest, or all of them."""
+    names = list(known)
+    near = get_close_matches(word, names, 1)
+    return f"is {near[0]} meant?" if near else f"expected one of {', '.join(names)}"
 
 
 def plain_lines(text: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from isc_jobs.spec.documents import LONGEST, parse_yaml
 from isc_jobs.spec.errors import UsageError
+from isc_jobs.spec.plain import expected_one_of
 from isc_jobs.spec.problems import in_words
 from isc_jobs.spec.settings import Settings
 
@@ -60,7 +61,7 @@ def _profile_text(profile: str, by: str | None) -> str:
     if profile in PROFILES:
         return resources.files("isc_jobs.spec.profiles").joinpath(f"{profile}.yaml").read_text("utf-8")
     if not profile.endswith((".yaml", ".yml")):
-        raise UsageError(f"{where}unknown profile {profile!r}: expected {', '.join(PROFILES)} or a .yaml file")
+        raise UsageError(f"{where}unknown profile {profile!r}: {expected_one_of(profile, PROFILES)}, or a .yaml file")
     try:
         with Path(profile).open(encoding="utf-8") as file:
             return file.read(LONGEST + 1)

@@ -107,7 +107,7 @@ class Training(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.epochs > self.schedule_epochs:
-            raise ValueError(f"epochs {self.epochs} is above schedule_epochs {self.schedule_epochs}")
+            raise ValueError(f"epochs {self.epochs} is above schedule_epochs {self.schedule_epochs}: raise that too")
         if (self.restart_epoch is None) != (len(self.seeds) == 1):
             raise ValueError("two seeds go with a restart_epoch, one seed with none")
         if self.samples == "pairs" and self.views is not None:

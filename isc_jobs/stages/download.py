@@ -23,6 +23,7 @@ from isc_jobs.store.source import Source, open_source
 from isc_jobs.vision.decode import BadImage, check_picture
 from isc_jobs.vision.shards import Picture, write_shard
 
+_SHOWN_BAD = 5
 _CHUNK = 8  # pictures that a thread reads and verifies at a time
 
 
@@ -78,6 +79,10 @@ def _merge(
         lost[shard.set] |= {picture_id(key) for key, _ in piece.result["bad"]}
         bad += [(key, reason) for key, reason in piece.result["bad"]]
     check_share(bad, plan.total, data.max_bad_share)
+    for key, reason in bad[:_SHOWN_BAD]:
+        ctx.log(f"left out: {key}: {reason}")
+    if len(bad) > _SHOWN_BAD:
+        ctx.log(f"left out: {len(bad):,} pictures in all, bad_images.csv names them")
     with (ctx.out / "bad_images.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("key", "reason"), *bad])
     manifest = {"sets": sets, "bad": len(bad)}
@@ -131,10 +136,11 @@ class _Packer:
 
     def _good(self, pictures: Iterable[tuple[str, Picture | BadImage]]) -> Iterator[Picture]:
         for key, picture in pictures:
-            self._step(1)
             if isinstance(picture, BadImage):
                 self._bad.append((key, str(picture)))
+                self._step(1)
             else:
+                self._step(1)
                 yield picture
 
     def _verified(self, keys: Iterable[str]) -> Generator[tuple[str, Picture | BadImage]]:

@@ -1,5 +1,6 @@
 """Where the pictures come from: a folder or an S3 prefix, signed or anonymous; only read."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,17 +35,23 @@ def open_source(uri: str, *, anonymous: bool = False) -> Source:
     return _FolderSource(Path(uri))
 
 
-def no_folder(path: Path, remedy: str, what: str = "") -> UsageError:
-    """That a path is not the folder it should be: something else, or not there."""
-    return UsageError(f"{what}{path} {'is not a folder' if path.exists() else 'is not there'}: {remedy}")
+def check_folder(path: Path, remedy: str, what: str = "") -> None:
+    """Raises UsageError for a path that is no folder, or one that cannot be looked into."""
+    try:
+        os.scandir(path).close()
+    except FileNotFoundError as error:
+        raise UsageError(f"{what}{path} is not there: {remedy}") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{what}{path} is not a folder: {remedy}") from error
+    except OSError as error:
+        raise UsageError(f"{what}{path} cannot be read ({error.strerror}): mend its rights") from error
 
 
 class _FolderSource:
     def __init__(self, root: Path) -> None:
         self._root = root.expanduser().resolve()
         self.uri = str(self._root)
-        if not self._root.is_dir():
-            raise no_folder(root, "give one that holds train_images/ and reference_images/", "source ")
+        check_folder(root.expanduser(), "give one that holds train_images/ and reference_images/", "source ")
 
     def list(self) -> Iterator[ObjectInfo]:
         files = sorted(path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file())

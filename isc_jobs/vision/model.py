@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isc_jobs.spec.errors import DataError, UsageError
+from isc_jobs.spec.errors import DataError, TemporaryError, UsageError
 from isc_jobs.spec.settings import Model
-from isc_jobs.vision.pickled import check_tensors, read_pickled
+from isc_jobs.vision.pickled import brief, check_tensors, read_pickled
 from isc_jobs.vision.same_padding import pad_within_convolutions
 
 _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/", re.IGNORECASE)
@@ -42,6 +42,11 @@ class DescriptorModel(nn.Module):
             backbone_model: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,))
         except (RuntimeError, AssertionError) as error:  # unknown; removed without a successor
             raise UsageError(f"model.backbone {backbone!r}: {' '.join(str(error).split())[:200]}") from error
+        except OSError as error:
+            raise TemporaryError(
+                f"weights of {name} cannot be fetched from the hub ({brief(error)}): see that huggingface.co, "
+                "or a mirror that HF_ENDPOINT names, is reached, or set model.pretrained to a file or package:NAME"
+            ) from error
         pad_within_convolutions(backbone_model)
         self.backbone: nn.Module = backbone_model
         channels = int(backbone_model.feature_info.channels()[-1])

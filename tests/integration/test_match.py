@@ -375,6 +375,13 @@ def test_an_index_of_a_folder_is_added_to_and_asked(weights: Path, photos: Path,
     assert (mute.returncode, "build it with --descriptors and the --weights" in mute.stderr) == (64, True)
     bad = isc_jobs("index", "query", folder, photos / "queries/empty.jpg")
     assert (bad.returncode, "empty.jpg: empty file" in bad.stderr) == (65, True)
+    partly = isc_jobs("index", "query", folder, photos / "queries/empty.jpg", min(asked.iterdir()), "--top-k", 1)
+    assert (partly.returncode, len(partly.stdout.splitlines())) == (0, 1)
+    assert "left out: " in partly.stderr
+    assert "empty.jpg: empty file" in partly.stderr
+    nowhere = isc_jobs("index", "build", "/proc/none", "--weights", folder / "weights.pth.tar", "--pictures", asked)
+    assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (64, 1)
+    assert nowhere.stderr.startswith("isc-jobs: /proc/none")
     (folder / "weights.pth.tar").write_bytes(b"PK")
     other = isc_jobs("index", "query", folder, asked)
     assert (other.returncode, "is not the file that the index was built with" in other.stderr) == (65, True)

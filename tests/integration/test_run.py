@@ -227,6 +227,11 @@ def test_a_training_with_loaders_keeps_its_last_step_when_it_is_interrupted(data
             "cannot read the settings file none.yaml: No such file or directory",
         ),
         (["stauts", "mine"], 64, "unknown 'stauts': is status meant?"),
+        (
+            ["dataset", "make", str(PHOTOS), "--out", "/proc/none/set"],
+            64,
+            "/proc/none: No such file or directory: mend",
+        ),
         (["completion", "fish"], 64, "unknown 'fish': expected one of bash, zsh, tcsh"),
         (["run-all", "--nonsense"], 64, "--help"),
         (["status", "absent"], 64, "no run 'absent'"),

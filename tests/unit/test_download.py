@@ -86,6 +86,16 @@ def test_other_and_hidden_files_are_ignored_and_counted(tmp_path: Path, source: 
     assert summary["ignored"] == 4
 
 
+def test_bad_pictures_are_named_and_counted_in_the_log(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "train_images/T000007.jpg").write_bytes(b"")  # the last of its set
+    run(context(tmp_path, source, max_bad_share=0.2))
+    said = capsys.readouterr().out
+    assert "download  left out: train_images/T000007.jpg: empty file\n" in said
+    assert "  bad 1\n" in said
+
+
 def test_too_many_bad_pictures_end_the_stage_with_count_and_examples(tmp_path: Path, source: Path) -> None:
     for name in ("T000007.jpg", "T000008.jpg"):
         (source / "train_images" / name).write_bytes(b"")
@@ -107,7 +117,7 @@ def test_an_unsafe_id_is_refused(tmp_path: Path, source: Path, name: str) -> Non
 
 
 def test_a_source_that_is_missing_or_holds_no_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a folder"):
+    with pytest.raises(UsageError, match="absent is not there: give one that holds train_images/"):
         body(context(tmp_path, tmp_path / "absent"))
     (tmp_path / "empty/train_images").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds no pictures in train_images/"):

@@ -15,7 +15,7 @@ from isc_jobs.store.artifacts import publish
 
 __all__ = ["s3", "store"]
 
-STAGES = {"download": "d" * 64, "train-v83": "1" * 64}
+STAGES = {"download": "d" * 64, "train-v83": "1" * 64, "evaluate": "e" * 64}
 FILES = {"checkpoint.pth.tar": b"weights", "tensorboard/events": b"curves"}
 
 
@@ -24,7 +24,7 @@ def held(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store
     """A store with a run, one of whose stages has finished."""
     request = Request(run="mine", settings={}, source="/photos", anonymous=False, source_digest="0" * 64,
                       weights_sha256=None, first=None, last=None, launcher="local")  # fmt: skip
-    manifest = Manifest(request=request, stages=STAGES, state="succeeded", epoch=1)
+    manifest = Manifest(request=request, stages=STAGES, part=["download", "train-v83"], state="running", epoch=1)
     store.put(manifest_key("mine"), manifest.model_dump_json().encode())
     for name, content in FILES.items():
         path = tmp_path / "out" / name
@@ -69,7 +69,12 @@ def test_another_file_of_that_name_is_not_replaced(
 
 @pytest.mark.parametrize(
     ("stage", "code", "sentence"),
-    [("train", 64, "has no stage 'train': expected one of download"), ("download", 65, "has no finished output")],
+    [
+        ("train-v38", 64, "has no stage 'train-v38': is train-v83 meant?"),
+        ("other", 64, "has no stage 'other': expected one of download, train-v83, evaluate"),
+        ("download", 75, "download of run mine is waiting: fetch it once `isc-jobs status mine` says finished"),
+        ("evaluate", 64, "evaluate of run mine has made nothing: it is left out"),
+    ],
 )
 def test_a_stage_that_is_not_there_or_not_finished(
     held: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, code: int, sentence: str
