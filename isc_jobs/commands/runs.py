@@ -150,9 +150,11 @@ def _cluster_store() -> str:
     try:
         store = _read_deployed(load_settings("isc21").cluster.namespace).store
     except UsageError as error:
-        raise UsageError(f"no store: here is no {_FOLDER}/, and {error}; give --store") from error
+        raise UsageError(
+            f"no store: give --store (of the demo .demo/store); here is no {_FOLDER}/, and {error}"
+        ) from error
     if store is None:
-        raise UsageError(f"no store: here is no {_FOLDER}/ and make deploy has left none in the cluster; give --store")
+        raise UsageError(f"no store: give --store; here is no {_FOLDER}/, and make deploy has left none in the cluster")
     return store
 
 
