@@ -146,9 +146,9 @@ def _threshold_line(found: Found, settings: Matching) -> str:
     sure, recall = threshold.least_precision or 0.0, threshold.recall or 0.0
     guess = "" if sure >= settings.precision else "; so few tell little: look at the pairs about it"
     return (
-        f"threshold {threshold.score:.9g}: by {threshold.by}, of whose {counted(threshold.copies, 'copy', 'copies')} "
-        f"{round(recall * threshold.copies):,} are found down to it; of {counted(threshold.pairs, 'pair', 'pairs')} "
-        f"found {threshold.precision:.0%} are right, at least {sure:.0%} with 95% confidence{guess}"
+        f"threshold {threshold.score:.9g}: by {threshold.by}; of {threshold.copies:,} whose original is there "
+        f"{round(recall * threshold.copies):,} are found down to it, of {counted(threshold.pairs, 'pair', 'pairs')} "
+        f"found {threshold.precision:.0%} are right (at least {sure:.0%} with 95% confidence){guess}"
     )
 
 

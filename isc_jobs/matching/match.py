@@ -25,7 +25,6 @@ from isc_jobs.store.artifacts import file_sha256
 from isc_jobs.store.progress import Progress
 
 _ROWS_AT_ONCE = 65_536
-_TRIAL = "a trial with edited copies of {} references, every other one taken out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ def find_copies(request: Request) -> Iterator[str]:
         search.subtract(settings.postprocess)
     matches = search.copies(request.top_k or settings.matching.top_k)
     curve = score_matches(matches, truth) if truth else search.estimate(sample) if sample else None
-    by = "ground truth" if truth else _TRIAL.format(len(sample)) if sample else "option"
+    by = "ground truth" if truth else f"edited copies of {len(sample)} references" if sample else "option"
     found = Found(
         matches=matches, curve=curve, threshold=_threshold(request, curve, by, settings.matching),
         pictures={name: {picture.id: picture for picture in listing.pictures} for name, listing in listings.items()},

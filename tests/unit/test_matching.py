@@ -217,7 +217,7 @@ def test_files_show_matches_threshold_curve_and_bad_pictures(tmp_path: Path) -> 
     assert 'class="c4 dashed"' in html  # the threshold in the chart
     assert "60 pictures could not be used" in "\n".join(lines)
     assert (
-        "by ground truth, of whose 2 copies 1 are found down to it; of 1 pair found 100% are right, at least 5% with"
+        "by ground truth; of 2 whose original is there 1 are found down to it, of 1 pair found 100% are right"
         in lines[0]
     )
     assert lines[0].endswith("; so few tell little: look at the pairs about it")
