@@ -21,8 +21,13 @@ class Sampled:
 
     @property
     def key(self) -> str:
-        """Of the edited copy: the same picture, other and version of the views make the same copy."""
-        return digest("edit", str(PROGRAM_VERSIONS["train"]), self.picture.key, self.other.key)
+        """Of the edited copy: the same pictures, seed and version of the views make the same copy."""
+        return digest("edit", str(PROGRAM_VERSIONS["train"]), self.picture.key, self.other.key, self.seed)
+
+    @property
+    def seed(self) -> str:
+        """Of its edits, 32 hexadecimal digits: the pictures' ids decide alone, wherever the folder is, however old."""
+        return digest("seed", self.picture.id, self.other.id)
 
 
 def choose_sample(references: Sequence[Picture], most: int) -> list[Sampled]:

@@ -42,7 +42,8 @@ _EDITED = "edited copies"
 class _Task(NamedTuple):
     key: str
     path: str
-    other: str | None = None  # makes it an edited copy
+    other: str = ""  # makes it an edited copy,
+    seed: str = ""  # by this
 
 
 class _Read(NamedTuple):
@@ -72,11 +73,11 @@ class _Tasks(Dataset[_Read]):
             return _Read(task.key, None, f"cannot be read: {error.strerror}", lasting=False)
 
     def _pixels(self, task: _Task) -> Pixels:
-        if task.other is None:
+        if not task.other:
             return load_resized(Path(task.path).read_bytes(), self._size)
         picture, other = (Encoded(Path(path).read_bytes()) for path in (task.path, task.other))
         assert self._views is not None
-        return hard_view(picture, lambda: other, self._size, self._views, np.random.default_rng(int(task.key, 16)))
+        return hard_view(picture, lambda: other, self._size, self._views, np.random.default_rng(int(task.seed, 16)))
 
 
 class _Describer:

@@ -27,7 +27,7 @@ class Job:
     input_size: int | None
     work: str  # folder
     sets: dict[str, list[tuple[str, str]]]  # name: key and path of each picture
-    edits: list[tuple[str, str, str]]  # key of an edited copy, path of the picture, path of another to lay over it
+    edits: list[tuple[str, str, str, str]]  # of an edited copy: key, path, path of another to lay over it, seed (hex)
     batch: int | None  # None: by the device
     workers: int | None  # None: by the machine
     parent: int  # process; without it nobody waits for an answer

@@ -130,7 +130,7 @@ def _job(request: Request, digest: str, work: Path, listings: dict[str, Listing]
         weights=str(request.weights), weights_sha256=digest, arch=request.arch, input_size=request.input_size,
         work=str(work), batch=request.batch, workers=request.workers, parent=os.getpid(),
         sets={name: [(p.key, p.path) for p in listing.pictures] for name, listing in listings.items()},
-        edits=[(sampled.key, sampled.picture.path, sampled.other.path) for sampled in sample],
+        edits=[(one.key, one.picture.path, one.other.path, one.seed) for one in sample],
     )  # fmt: skip
 
 

@@ -166,6 +166,16 @@ def test_the_sample_is_of_half_strangers_and_hardly_changes_with_new_references(
     assert len({one.key for one in sample}) == 300
 
 
+def test_the_edits_of_a_folder_are_the_same_wherever_it_is() -> None:
+    here, there = (
+        [Picture(f"{n}.jpg", f"{root}/{n}.jpg", 1, time) for n in range(20)] for root, time in (("a", 1), ("b", 2))
+    )
+    sampled, elsewhere = choose_sample(here, 20), choose_sample(there, 20)
+    assert [one.seed for one in sampled] == [one.seed for one in elsewhere]
+    assert len({one.seed for one in sampled}) == 20
+    assert not {one.key for one in sampled} & {one.key for one in elsewhere}  # descriptors are kept by file
+
+
 def test_the_threshold_is_the_lowest_score_that_keeps_the_precision() -> None:
     right = [True] * 9 + [False] + [True] * 9 + [False] * 3 + [True]
     matches = Matches(
