@@ -88,7 +88,7 @@ class LocalLauncher:
                 try:
                     process.popen.wait(GRACE_S)
                 except subprocess.TimeoutExpired:
-                    process.ending, process.killed = f"{reason}; not ended after {GRACE_S:.0f} s, it was killed", True
+                    process.ending, process.killed = f"{reason}; not ended after {GRACE_S:g} s, it was killed", True
                     _signal(process.popen.pid, signal.SIGKILL)
                     process.popen.wait()
                 self._look(process)

@@ -139,5 +139,7 @@ def test_sets_without_or_with_one_row_are_ranked(queries: int, references: int) 
 def test_matches_of_another_phase_are_refused_and_not_scored_as_zero(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text("query_id,reference_id\nQ00000,R000000\n")
     (tmp_path / "m.csv").write_text("query_id,reference_id,score\nQ50000,R000000,1\n")
-    with pytest.raises(DataError, match=r"names no query of truth\.csv \(it begins with Q50000\)"):
+    with pytest.raises(
+        DataError, match=r"names no query of truth\.csv: one begins with Q50000, the other with Q00000;"
+    ):
         evaluate_files(tmp_path / "m.csv", tmp_path / "truth.csv")
