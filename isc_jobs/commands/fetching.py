@@ -38,21 +38,18 @@ def _fetched(store: "Store", run: str, stage: str, folder: Path) -> Iterator[Pat
         raise TemporaryError(f"{stage} of run {run} is {state}: fetch it once `isc-jobs status {run}` says finished")
     if state != "finished":
         raise UsageError(f"{stage} of run {run} has made nothing: it is {state}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".isc-jobs-", dir=folder) as cache:
-            output = open_artifact(store, InputRef(stage=stage, key=stages[stage]), Path(cache))
-            digests = {entry.name: entry.sha256 for entry in output.commit.files}
-            there = [name for name in output.names() if (folder / name).exists()]
-            for name in there:
-                if file_sha256(folder / name) != digests[name]:
-                    raise UsageError(f"{folder / name} is there and is another: choose a folder without it")
-            for name in output.names():
-                if name not in there:
-                    _place(output.path(name), folder / name, Path(cache))
-                yield folder / name
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".isc-jobs-", dir=folder) as cache:
+        output = open_artifact(store, InputRef(stage=stage, key=stages[stage]), Path(cache))
+        digests = {entry.name: entry.sha256 for entry in output.commit.files}
+        there = [name for name in output.names() if (folder / name).exists()]
+        for name in there:
+            if file_sha256(folder / name) != digests[name]:
+                raise UsageError(f"{folder / name} is there and is another: choose a folder without it")
+        for name in output.names():
+            if name not in there:
+                _place(output.path(name), folder / name, Path(cache))
+            yield folder / name
 
 
 def _place(path: Path, target: Path, cache: Path) -> None:

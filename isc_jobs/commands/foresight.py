@@ -42,14 +42,14 @@ def _slow(store: "Store", request: "Request", given: "Given", settings: "Setting
     pipeline, cores = pipeline_of(request), os.cpu_count() or 1
     committed = committed_stages(store, pipeline)
     source = open_source(request.source, anonymous=request.anonymous)
-    here, tables = on_nodes(settings, 1, 0, float(cores)), load_tables()
+    here, machine, tables = on_nodes(settings, 1, 0, float(cores)), Machine(gpu=None, gpus_per_node=1), load_tables()
     hours = []
     with suppress(UsageError, DataError):  # of data that download refuses, or are too few for a training: these say so
         data = size_of(source, read_listing(given.listing), settings.data.shard_megabytes)
         for stage in wanted_part(pipeline, request):
             if stage.name not in committed and stage.program != "weights":
                 work = work_of(stage, here, data, tables)
-                hours.append(predict(work, here, Machine(gpu=None, gpus_per_node=1), tables).seconds / 3600)
+                hours.append(predict(work, here, machine, tables).seconds / 3600)
     days = total(hours) / 24
     if days.low < 1:
         return None

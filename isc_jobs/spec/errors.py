@@ -57,7 +57,7 @@ class TemporaryError(IscJobsError):
 
 def of_file(error: OSError) -> IscJobsError | None:
     """What the system says of a file or folder, as an error of ours; None if it names none."""
-    if error.filename is None:
+    if not isinstance(error.filename, str | bytes | os.PathLike):  # none, or the number of an open file
         return None
     said = f"{os.fsdecode(error.filename)}: {error.strerror}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

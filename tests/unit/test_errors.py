@@ -23,6 +23,7 @@ def test_an_error_that_names_a_file_is_one_sentence(number: int, code: ExitCode)
     assert error.exit_code == code
     assert str(error).startswith(f"/some/pl\\udce4ce: {os.strerror(number)}: ")
     assert of_file(OSError(number, os.strerror(number))) is None  # nobody knows of what
+    assert of_file(OSError(number, os.strerror(number), 3)) is None
 
 
 def test_a_folder_that_is_none_or_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

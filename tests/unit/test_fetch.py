@@ -92,4 +92,4 @@ def test_a_damaged_output_and_a_file_for_a_folder_are_refused(
     assert content(tmp_path / "weights") == {}
     (tmp_path / "file").write_bytes(b"")
     assert fetch("train-v83", tmp_path / "file") == 64
-    assert "cannot be written" in capsys.readouterr().err
+    assert f"isc-jobs: {tmp_path / 'file'}: File exists: mend that, or name another" in capsys.readouterr().err
