@@ -121,7 +121,7 @@ def _lead(ctx: Context, rows: list[_Row], truth: GroundTruth | None) -> list[str
     if few < _FEW and any(name.startswith("train-") for name in ctx.spec.inputs):
         lines.append(
             f"{few:,} training pictures show that every step works; they are too few for training to add much to the "
-            "whitened features it begins with."
+            "backbone's own features."
         )
     best = max(rows, key=lambda row: row.descriptor.uap, default=None)
     if best is not None and best.descriptor.uap > rows[-1].descriptor.uap:
